@@ -1,0 +1,96 @@
+"""One function per mail event: the wording of log and metrics lives here, once.
+
+The daemon plugs in a sink (structlog and prometheus behind it). Fields are short texts or numbers; nothing
+secret is ever passed in. The same ``id`` runs through all events of one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Sink(Protocol):
+    """Takes one event. Must be quick and must not raise."""
+
+    def __call__(self, level: str, event: str, fields: Mapping[str, object]) -> None: ...
+
+
+def _nowhere(level: str, event: str, fields: Mapping[str, object]) -> None:
+    return None
+
+
+_sink: Sink = _nowhere
+
+
+def plug(sink: Sink | None) -> None:
+    """Send events there from now on; None: nowhere."""
+    global _sink
+    _sink = sink or _nowhere
+
+
+def accepted(*, id: str, client: str, sender: str, recipients: int, size: int, lane: str, **more: object) -> None:
+    """A message is durable and was (or is about to be) answered with 250."""
+    _sink("info", "accepted", {"id": id, "client": client, "sender": sender, "recipients": recipients,
+                               "size": size, "lane": lane, **more})  # fmt: skip
+
+
+def rejected(*, client: str, phase: str, reply: str, reason: str, **more: object) -> None:
+    """A client was refused something: connection, AUTH, MAIL, RCPT or the message."""
+    _sink("info", "rejected", {"client": client, "phase": phase, "reply": reply, "reason": reason, **more})
+
+
+def connection(*, client: str, what: str, **more: object) -> None:
+    """Something about a connection worth a line: probe, TLS failure, time-out, protocol misuse (debug)."""
+    _sink("debug", "connection", {"client": client, "what": what, **more})
+
+
+def attempted(*, id: str, lane: str, **more: object) -> None:
+    """A submission starts."""
+    _sink("debug", "attempted", {"id": id, "lane": lane, **more})
+
+
+def delivered(*, id: str, lane: str, recipients: int, reply: str, **more: object) -> None:
+    """Exchange accepted it."""
+    _sink("info", "delivered", {"id": id, "lane": lane, "recipients": recipients, "reply": reply, **more})
+
+
+def deferred(*, id: str, lane: str, reason: str, next_attempt: str, **more: object) -> None:
+    """A temporary refusal; it will be tried again."""
+    _sink("warning", "deferred", {"id": id, "lane": lane, "reason": reason, "next_attempt": next_attempt, **more})
+
+
+def held(*, lane: str, scope: str, reason: str, remedy: str, evidence: str, **more: object) -> None:
+    """A lane, sender or upstream is held until somebody mends it."""
+    _sink("error", "held", {"lane": lane, "scope": scope, "reason": reason, "remedy": remedy,
+                            "evidence": evidence, **more})  # fmt: skip
+
+
+def released(*, lane: str, scope: str, why: str, **more: object) -> None:
+    """A hold ended."""
+    _sink("info", "released", {"lane": lane, "scope": scope, "why": why, **more})
+
+
+def failed(*, id: str, lane: str, reason: str, recipients: int, **more: object) -> None:
+    """Refused for good, or too old."""
+    _sink("warning", "failed", {"id": id, "lane": lane, "reason": reason, "recipients": recipients, **more})
+
+
+def uncertain(*, id: str, lane: str, why: str, **more: object) -> None:
+    """The message may have been delivered already; it is sent again (or held) with the same Message-ID."""
+    _sink("warning", "uncertain", {"id": id, "lane": lane, "why": why, **more})
+
+
+def login(*, lane: str, transport: str, host: str, **more: object) -> None:
+    """A connection to Exchange is authenticated."""
+    _sink("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
+
+
+def trouble(*, where: str, what: str, remedy: str = "", **more: object) -> None:
+    """Something of ours went wrong that is not about one message."""
+    _sink("error", "trouble", {"where": where, "what": what, "remedy": remedy, **more})
+
+
+def notice(*, what: str, **more: object) -> None:
+    """The daemon's own news: started, listening, reloaded, stopping."""
+    _sink("info", "notice", {"what": what, **more})

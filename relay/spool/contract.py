@@ -1,0 +1,371 @@
+"""The spool as the other rooms see it. Every spool (memory, SQLite, PostgreSQL) passes the same suite, tests/spool/suite.py.
+
+Rules that hold for every implementation:
+
+- `Draft.commit` returns only after the message is durable; cancelling the caller does not cancel the commit.
+- A claim gives a message to one process; only that process may settle it.
+- One settlement is one transaction: recipient states, the next due time, the trace, and messages to add.
+- Lanes are named ``upstream/mailbox``. Times are wall seconds since 1970.
+- Inside a lane sources take turns: each new message gets the turn after its source's last one, but never before
+  the lane's present turn, so one message of a quiet source is next or next but one, however long another's list is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from relay.message import Client, Content, Envelope, Outcome
+from relay.spool.states import State
+
+
+def lane_name(upstream: str, mailbox: str) -> str:
+    """``upstream/mailbox``, the mailbox in lower case."""
+    return f"{upstream}/{mailbox.lower()}"
+
+
+def lane_parts(lane: str) -> tuple[str, str]:
+    """The upstream and the mailbox of a lane name (an upstream's name may hold slashes, a mailbox may not)."""
+    upstream, _, mailbox = lane.rpartition("/")
+    return upstream, mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """What the listener knows when it commits; the body went into the draft already."""
+
+    envelope: Envelope
+    client: Client
+    header: bytes
+    """The header block as accepted, our ``Received`` field first, closing empty line included if there was one."""
+    lane: str
+    pool: tuple[str, ...] = ()
+    """All lanes that may carry it, when its sender rule names a pool; empty otherwise."""
+    source: str = ""
+    """Fairness key: who takes turns with whom inside the lane."""
+    header_from: tuple[str, ...] = ()
+    """Addresses of the From field(s), kept so that mended rules can route it again without its content."""
+    message_id: str = ""
+    subject: str = ""
+    """Decoded, for people; at most 250 characters."""
+    notes: tuple[str, ...] = ()
+    """What was repaired on the way in, for the trace."""
+
+
+class Draft(Protocol):
+    """A message that is arriving. Its body goes to disk as it comes, past a small bound."""
+
+    @property
+    def id(self) -> str:
+        """The id it will have: 13 characters, sortable by time of arrival."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Body octets, in order. Raises SpoolFull / SpoolError; the draft must then be discarded."""
+        ...
+
+    async def commit(self, message: NewMessage) -> None:
+        """Make it durable and queue it. Raises SpoolFull / SpoolError, and then nothing is left behind."""
+        ...
+
+    async def discard(self) -> None:
+        """Forget it and what it wrote. Harmless after commit (does nothing) and when repeated."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One message given to this process for one attempt."""
+
+    id: str
+    lane: str
+    envelope: Envelope
+    """Its ``recipients`` are the unfinished ones only."""
+    client: Client
+    received: float
+    size: int
+    attempts: int
+    """Attempts that counted, before this one."""
+    message_id: str = ""
+    header_from: tuple[str, ...] = ()
+    pool: tuple[str, ...] = ()
+    source: str = ""
+    held_for: float = 0.0
+    """Seconds it was held so far; they do not count towards its age."""
+    delay_noticed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an attempt (or a decision without one) came to; see `Spool.settle`."""
+
+    id: str
+    outcomes: dict[str, Outcome]
+    """By recipient address; recipients not named go back to QUEUED without a count."""
+    due: float | None = None
+    """When deferred recipients are tried again."""
+    event: str = "attempted"
+    details: dict[str, str] = field(default_factory=dict)
+    """For the trace."""
+    move_to: str | None = None
+    """Another lane for what is left of the message."""
+    counts: bool = True
+    """Whether the attempt adds to ``attempts``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSummary:
+    """One lane's mail in numbers; cost does not grow with what is queued."""
+
+    lane: str
+    queued: int
+    active: int
+    deferred: int
+    held: int
+    """Messages held one by one (not by a hold of the lane)."""
+    oldest: float | None
+    """Arrival of the oldest unfinished message; None when empty."""
+    next_due: float | None
+    """Earliest due time of a deferred message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why a lane, a sender or an upstream is not tried."""
+
+    scope: str
+    """lane, sender or upstream."""
+    key: str
+    """Lane name; ``lane|sender address`` for a sender; upstream name."""
+    code: str
+    reason: str
+    remedy: str
+    evidence: str
+    """The server's own words."""
+    since: float
+    probes: int = 0
+    next_probe: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a lane has used of its mailbox's limits: for the sliding minute and the sliding day."""
+
+    stamps: tuple[float, ...]
+    """Times of the messages submitted in the last 60 s."""
+    recipients_today: tuple[tuple[float, int], ...]
+    """(minute, recipients) of the last 24 h."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a start found: work that a stopped or killed relay had under way."""
+
+    requeued: int
+    """Claimed, but its attempt had not begun."""
+    uncertain: tuple[str, ...]
+    """Ids whose attempt had begun: delivered perhaps, or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientView:
+    """One recipient in `queue show`."""
+
+    address: str
+    state: State
+    code: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageView:
+    """One message in `queue list` and `queue show`; held lanes are already taken into account in ``state``."""
+
+    id: str
+    received: float
+    state: str
+    client: str
+    sender: str
+    mailbox: str
+    lane: str
+    message_id: str
+    subject: str
+    size: int
+    attempts: int
+    next_attempt: float | None
+    reason: str
+    remedy: str
+    recipients: tuple[RecipientView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceEvent:
+    """One thing that happened to a message; ``fields`` are short texts."""
+
+    time: float
+    event: str
+    fields: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything that happened to one message, in order; ``state`` may be ``sent``, ``failed``, ``deleted`` or ``partly failed``."""
+
+    id: str
+    message_id: str
+    state: str
+    sender: str
+    recipients: tuple[str, ...]
+    events: tuple[TraceEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which messages an operator means; given criteria must all hold. No criterion at all matches every unfinished one."""
+
+    ids: tuple[str, ...] = ()
+    state: str | None = None
+    lane: str | None = None
+    """A lane name, or its mailbox alone."""
+    sender: str | None = None
+    recipient: str | None = None
+    older_than: float | None = None
+    """Received before this time."""
+    reason: str | None = None
+    """Part of the reason, case-insensitive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What an operator's verb did: messages that matched, and those it changed (others were e.g. being submitted)."""
+
+    matched: int
+    changed: int
+    lanes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStats:
+    """For `relay status`: unfinished messages, their octets, and the free space of the disk (or up to max_size)."""
+
+    url: str
+    messages: int
+    bytes: int
+    free: int
+
+
+Wake = Callable[[str], None]
+"""Called in the event loop with the name of a lane that has new work."""
+
+
+class Spool(Protocol):
+    """Durable mail. All methods are coroutine-safe; errors are SpoolError and its subclasses."""
+
+    async def open(self, *, owner: bool = True) -> None:
+        """Create or migrate the schema. ``owner`` takes the place of the one daemon (SQLite); operators' commands do not."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was promised, then let go."""
+        ...
+
+    def subscribe(self, wake: Wake) -> None:
+        """Tell the scheduler about new mail."""
+        ...
+
+    # accepting
+    def draft(self) -> Draft:
+        """Start a message."""
+        ...
+
+    async def has_room(self, size: int) -> bool:
+        """Whether ``size`` more octets fit, by ``max_size`` and the disk; cheap enough for each MAIL command."""
+        ...
+
+    # delivering
+    async def recover(self) -> Recovered:
+        """Once at start: what was ACTIVE goes back to QUEUED (or, on_uncertain ``hold``, uncertain ones to HELD)."""
+        ...
+
+    async def lanes(self) -> list[LaneSummary]:
+        """All lanes that hold unfinished mail."""
+        ...
+
+    async def lane(self, name: str) -> LaneSummary:
+        """One lane."""
+        ...
+
+    async def claim(self, lane: str, limit: int, now: float) -> list[Claim]:
+        """Take up to ``limit`` messages that are due, in turn order; deferred ones whose time has come first rejoin."""
+        ...
+
+    async def unclaim(self, ids: Sequence[str]) -> None:
+        """Give claimed messages back untouched."""
+        ...
+
+    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
+        """The attempt starts: durable before it returns. Also counts it in the lane's usage."""
+        ...
+
+    async def settle(self, settlement: Settlement, now: float) -> None:
+        """Write down what came of it, durable before it returns. Content of a finished message goes."""
+        ...
+
+    async def content(self, message_id: str) -> Content:
+        """Header and body as accepted. Raises SpoolError when it is gone."""
+        ...
+
+    async def usage(self, lane: str, now: float) -> Usage:
+        """What the mailbox has used, so that limits survive a restart."""
+        ...
+
+    async def reassign(self, lane: str, to: str, limit: int) -> int:
+        """Move up to ``limit`` waiting messages of a pool from one member lane to another; how many moved."""
+        ...
+
+    # holds
+    async def hold(self, hold: Hold) -> None:
+        """Set or replace a hold."""
+        ...
+
+    async def unhold(self, scope: str, key: str, now: float) -> bool:
+        """End a hold; the time it lasted is added to its mail's held time. False when there was none."""
+        ...
+
+    async def holds(self) -> list[Hold]:
+        """All holds."""
+        ...
+
+    # operators
+    async def find(self, wanted: Filter, *, limit: int = 1000, after: str | None = None) -> list[MessageView]:
+        """Unfinished messages (finished too, when asked for by id), oldest first; ``after`` pages."""
+        ...
+
+    async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
+        """``retry`` (due now), ``hold``, ``release`` (also ends holds of lanes named by the filter), ``delete``; in bounded steps."""
+        ...
+
+    async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:
+        """By id, Message-ID (part), sender or recipient (part); newest first."""
+        ...
+
+    async def stats(self) -> SpoolStats:
+        """Size and space."""
+        ...
+
+    async def reroute(self, choose: Callable[[Claim], str | None], now: float) -> int:
+        """Ask ``choose`` for each waiting message's lane by today's rules and move those that differ; in bounded steps.
+
+        Messages whose rules now refuse them (``None``) stay where they are.
+        """
+        ...
+
+    # upkeep
+    async def tend(self, now: float) -> float:
+        """One bounded step of housekeeping (old traces, spent turns, checkpoint); seconds until the next is due."""
+        ...
+
+    def raw(self, message_id: str) -> AsyncIterator[bytes]:
+        """The stored octets, for export."""
+        ...

@@ -1,0 +1,60 @@
+"""What the other rooms may ask of the tokens room: a token for a resource, or a typed reason why not."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class Resource(enum.StrEnum):
+    """The two services a token can be for; tokens are never interchangeable (facts: one per resource)."""
+
+    SMTP = "smtp"
+    GRAPH = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An access token. Its text never appears in ``repr``."""
+
+    value: str = field(repr=False)
+    resource: Resource
+    expires: float
+    """Wall time, seconds since 1970."""
+    roles: tuple[str, ...] = ()
+    """Application permissions in the token; empty when there are none."""
+    claims: dict[str, object] = field(default_factory=dict, repr=False)
+    """The decoded payload: aud, tid, appid, nbf and so on; not verified, never logged whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """What ``relay status`` shows of one upstream's token for one resource."""
+
+    resource: Resource
+    expires: float | None
+    error: str | None
+
+
+class TokenSource(Protocol):
+    """The tokens of one upstream: shared by all its lanes, fetched by one caller at a time."""
+
+    async def token(self, resource: Resource) -> Token:
+        """A token with time left on it.
+
+        Raises ``relay.errors.TokenError`` with reason, remedy and whether waiting can help.
+        """
+        ...
+
+    def discard(self, token: Token) -> None:
+        """The server refused this very token: the next call fetches a new one. Refusing an old one is a no-op."""
+        ...
+
+    def states(self) -> list[TokenState]:
+        """What is held now, for ``relay status``; no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of threads and connections."""
+        ...
