@@ -1,0 +1,54 @@
+"""Message ids: 63-bit numbers in order of arrival, shown as 13 characters.
+
+41 bits of milliseconds since 2024, 10 bits of node (a replica's number; 0 for a spool with one owner),
+12 bits of sequence. Shown in Crockford's base 32, so that sorting texts sorts by time.
+"""
+
+from __future__ import annotations
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {
+    letter.lower(): value for value, letter in enumerate(_ALPHABET)
+}
+_EPOCH_MS = 1_704_067_200_000
+"""2024-01-01; 41 bits last until 2093."""
+
+
+class Ids:
+    """Gives out increasing numbers, also when the clock stands still or goes back."""
+
+    def __init__(self, last: int = 0, node: int = 0) -> None:
+        self._node = node << 12
+        self._last = last
+
+    def next(self, now: float) -> int:
+        """A new number for ``now`` (seconds since 1970), greater than every earlier one."""
+        number = (max(0, int(now * 1000) - _EPOCH_MS) << 22) | self._node
+        if number <= self._last:
+            number = self._last + 1
+            if (number & 0xFFF) == 0:  # the sequence is used up: borrow from the next millisecond
+                number = (((number >> 22) + 1) << 22) | self._node
+        self._last = number
+        return number
+
+
+def show(number: int) -> str:
+    """The 13 characters of a number."""
+    letters = []
+    for _ in range(13):
+        number, digit = divmod(number, 32)
+        letters.append(_ALPHABET[digit])
+    return "".join(reversed(letters))
+
+
+def read(text: str) -> int | None:
+    """The number of a shown id; None when the text is no id."""
+    if len(text) != 13:
+        return None
+    number = 0
+    for letter in text:
+        value = _VALUES.get(letter)
+        if value is None:
+            return None
+        number = number * 32 + value
+    return number if number < 1 << 63 else None
