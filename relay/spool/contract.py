@@ -112,6 +112,8 @@ class Settlement:
     """Another lane for what is left of the message."""
     counts: bool = True
     """Whether the attempt adds to ``attempts``."""
+    hold_key: str | None = None
+    """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,10 @@ class TraceEvent:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Everything that happened to one message, in order; ``state`` may be ``sent``, ``failed``, ``deleted`` or ``partly failed``."""
+    """Everything that happened to one message, in order.
+
+    ``state`` of a finished one is ``sent``, ``failed``, ``deleted``, ``partly failed`` or ``partly deleted``.
+    """
 
     id: str
     message_id: str
@@ -333,6 +338,10 @@ class Spool(Protocol):
         """End a hold; the time it lasted is added to its mail's held time. False when there was none."""
         ...
 
+    async def release_key(self, key: str | None, now: float) -> int:
+        """Queue again what a sender hold keeps (all of it for None), in bounded steps; how many."""
+        ...
+
     async def holds(self) -> list[Hold]:
         """All holds."""
         ...
@@ -343,7 +352,10 @@ class Spool(Protocol):
         ...
 
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
-        """``retry`` (due now), ``hold``, ``release`` (also ends holds of lanes named by the filter), ``delete``; in bounded steps."""
+        """``retry`` (due now), ``hold``, ``release``, ``delete``; in bounded steps.
+
+        ``release`` without ids also ends the holds of the lanes that the filter names (of all, if it names none).
+        """
         ...
 
     async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:

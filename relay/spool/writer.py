@@ -41,7 +41,9 @@ def plain_error(error: BaseException) -> SpoolError:
     code = getattr(error, "sqlite_errorname", "")
     full = code == "SQLITE_FULL" or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
     if full:
-        return SpoolFull("the disk of the spool is full", remedy="Free space on the disk that holds spool.url.")
+        return SpoolFull(
+            "the disk of the spool is full", remedy="Free space on the disk that holds spool.url."
+        )
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return SpoolBusy(f"the spool is locked by another process ({error})")
     return SpoolError(f"the spool failed: {error}")
@@ -61,7 +63,9 @@ class Writer:
         """Open the connection in the thread; raises what opening raises."""
         loop = asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
-        self._thread = threading.Thread(target=self._work, args=(loop, ready), name="spool-writer", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(loop, ready), name="spool-writer", daemon=True
+        )
         self._thread.start()
         await ready
 

@@ -1,0 +1,270 @@
+"""Claiming, beginning and settling attempts: each function runs inside the writer's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from relay.errors import SpoolError
+from relay.message import Outcome, Recipient, Result
+from relay.spool import ids
+from relay.spool.contract import Claim, Recovered, Settlement
+from relay.spool.records import (
+    ACTIVE,
+    CLAIM_COLUMNS,
+    DEFERRED,
+    DELETED,
+    DONE,
+    FAILED,
+    HELD,
+    QUEUED,
+    SENT,
+    add_event,
+    ms,
+    read_claim,
+)
+
+_RESULTS = {Result.SENT: SENT, Result.FAILED: FAILED, Result.DEFERRED: DEFERRED, Result.HELD: HELD}
+_LAST_WORD = {SENT: "delivered", FAILED: "failed", DEFERRED: "deferred", HELD: "held"}
+
+
+def marks(count: int) -> str:
+    """Placeholders for an IN list."""
+    return ",".join("?" * count)
+
+
+def claim(connection: sqlite3.Connection, lane: str, limit: int, now_ms: int) -> list[Claim]:
+    """Deferred mail whose time has come rejoins at the present turn; then the first ``limit`` in turn order are taken."""
+    row = connection.execute("SELECT id, turn FROM lane WHERE name = ?", (lane,)).fetchone()
+    if row is None or limit < 1:
+        return []
+    lane_id, turn = row
+    connection.execute(
+        "UPDATE message SET state = 0, turn = ?, due = NULL WHERE id IN"
+        " (SELECT id FROM message WHERE lane = ? AND state = 2 AND due <= ? ORDER BY due LIMIT ?)",
+        (turn, lane_id, now_ms, limit),
+    )
+    rows = connection.execute(
+        "SELECT id, turn FROM message WHERE lane = ? AND state = 0 ORDER BY turn, id LIMIT ?",
+        (lane_id, limit),
+    ).fetchall()
+    if not rows:
+        return []
+    numbers = [number for number, _ in rows]
+    connection.execute(
+        f"UPDATE message SET state = 1, begun = NULL WHERE id IN ({marks(len(numbers))})",
+        numbers,
+    )
+    if rows[-1][1] > turn:
+        connection.execute("UPDATE lane SET turn = ? WHERE id = ?", (rows[-1][1], lane_id))
+    return load_claims(connection, numbers, now_ms)
+
+
+def load_claims(connection: sqlite3.Connection, numbers: Sequence[int], now_ms: int) -> list[Claim]:
+    """The claims of these messages, in this order."""
+    found = {}
+    columns = CLAIM_COLUMNS.format(now=int(now_ms))
+    inside = marks(len(numbers))
+    recipients: dict[int, list[Recipient]] = {}
+    for number, address, notify, orcpt in connection.execute(
+        f"SELECT message, address, notify, orcpt FROM recipient WHERE message IN ({inside})"
+        " AND state IN (0, 2, 3) ORDER BY message, n",
+        numbers,
+    ):
+        recipients.setdefault(number, []).append(Recipient(address, notify, orcpt))
+    for row in connection.execute(
+        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN ({inside})",
+        numbers,
+    ):
+        found[row[0]] = read_claim(row, tuple(recipients.get(row[0], ())))
+    return [found[number] for number in numbers if number in found]
+
+
+def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Back to the queue, as if never claimed."""
+    connection.executemany(
+        "UPDATE message SET state = 0, begun = NULL WHERE id = ? AND state = 1",
+        [(number,) for number in numbers],
+    )
+
+
+def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: int) -> None:
+    """Mark the attempt and count it in the lane's usage."""
+    row = connection.execute(
+        "UPDATE message SET begun = ? WHERE id = ? AND state = 1 RETURNING lane", (now_ms, number)
+    ).fetchone()
+    if row is None:
+        raise SpoolError(f"message {ids.show(number)} is not claimed")
+    second = now_ms // 1000
+    connection.executemany(
+        "INSERT INTO usage VALUES (?,?,?,1,?) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + 1, recipients = recipients + excluded.recipients",
+        [(row[0], 1, second, recipients), (row[0], 60, second - second % 60, recipients)],
+    )
+
+
+def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> tuple[int, bool]:
+    """Write down an attempt; the message's number and whether its content went."""
+    number = ids.read(done.id)
+    row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
+    if number is None or row is None or row[0] != ACTIVE:
+        raise SpoolError(f"message {done.id} is not claimed")
+    _count_at_the_end(connection, row[2], row[1], now_ms)
+    kept = _settle_recipients(connection, number, done.outcomes)
+    if done.outcomes or done.details:
+        _write_trace(connection, number, done)
+    if done.move_to is not None:
+        move(connection, number, done.move_to, now_ms)
+    state = _message_state(kept)
+    if state == DONE:
+        return number, finish(connection, number, now_ms, keep_content=FAILED in kept)
+    _reschedule(connection, number, state, done, now_ms)
+    return number, False
+
+
+def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
+    """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
+    if begun is None or begun // 1000 == now_ms // 1000:
+        return
+    connection.execute(
+        "UPDATE usage SET messages = messages - 1 WHERE lane = ? AND span = 1 AND at = ?",
+        (lane, begun // 1000),
+    )
+    connection.execute(
+        "INSERT INTO usage VALUES (?,1,?,1,0) ON CONFLICT (lane, span, at) DO UPDATE SET messages = messages + 1",
+        (lane, now_ms // 1000),
+    )
+
+
+def _settle_recipients(
+    connection: sqlite3.Connection, number: int, outcomes: dict[str, Outcome]
+) -> list[int]:
+    """Set the named recipients; the states of all, afterwards (duplicates of an address share one outcome)."""
+    changes = []
+    for address, outcome in outcomes.items():
+        reply = outcome.reply
+        words = str(reply) if reply is not None else outcome.reason
+        changes.append((_RESULTS[outcome.result], reply.code if reply else 0, words[:500], number, address))
+    connection.executemany(
+        "UPDATE recipient SET state = ?, code = ?, text = ? WHERE message = ? AND address = ? AND state IN (0, 2, 3)",
+        changes,
+    )
+    return [row[0] for row in connection.execute("SELECT state FROM recipient WHERE message = ?", (number,))]
+
+
+def _message_state(recipients: list[int]) -> int:
+    unfinished = {state for state in recipients if state in (QUEUED, DEFERRED, HELD)}
+    for state in (HELD, DEFERRED, QUEUED):
+        if state in unfinished:
+            return state
+    return DONE
+
+
+def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) -> None:
+    """One event for the attempt's result, or one for each kind of result when recipients fared differently."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for address, outcome in done.outcomes.items():
+        word = "uncertain" if outcome.uncertain else _LAST_WORD[_RESULTS[outcome.result]]
+        key = (word, str(outcome.reply or ""), outcome.reason)
+        groups.setdefault(key, []).append(address)
+    if not groups:
+        add_event(connection, number, done.event, done.details)
+    for (word, reply, reason), addresses in groups.items():
+        fields = dict(done.details)
+        fields["recipients"] = ", ".join(addresses[:20]) + (
+            f" and {len(addresses) - 20} more" if len(addresses) > 20 else ""
+        )
+        if reply:
+            fields["reply"] = reply
+        if reason and word != "delivered":
+            fields["reason"] = reason
+        add_event(connection, number, word, fields)
+
+
+def _reschedule(
+    connection: sqlite3.Connection, number: int, state: int, done: Settlement, now_ms: int
+) -> None:
+    last = next((one for one in reversed(done.outcomes.values()) if one.result is not Result.SENT), None)
+    connection.execute(
+        "UPDATE message SET state = ?, begun = NULL, due = ?, attempts = attempts + ?, reason = ?, remedy = ?,"
+        " held_since = ?, hold_key = ? WHERE id = ?",
+        (
+            state,
+            ms(done.due)
+            if state == DEFERRED and done.due is not None
+            else (now_ms if state == DEFERRED else None),
+            1 if done.counts and done.outcomes else 0,
+            last.reason if last else "",
+            last.remedy if last else "",
+            now_ms if state == HELD else None,
+            done.hold_key if state == HELD else None,
+            number,
+        ),
+    )
+
+
+def finish(connection: sqlite3.Connection, number: int, now_ms: int, *, keep_content: bool) -> bool:
+    """The message is done: its content goes at once, its trace stays. True when the content went."""
+    connection.execute(
+        "UPDATE message SET state = 4, begun = NULL, due = NULL, held_since = NULL, hold_key = NULL, finished = ?"
+        " WHERE id = ?",
+        (now_ms, number),
+    )
+    if not keep_content:
+        connection.execute("DELETE FROM content WHERE message = ?", (number,))
+    return not keep_content
+
+
+def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) -> None:
+    """To another lane, at the turn its source has there; the time held on the old lane stays counted."""
+    from relay.spool.intake import lane_for_insert, take_turn
+
+    old = connection.execute(
+        "SELECT m.source, l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base"
+        " FROM message m JOIN lane l ON l.id = m.lane WHERE m.id = ?",
+        (now_ms, number),
+    ).fetchone()
+    lane_id, present, held = lane_for_insert(connection, lane, now_ms)
+    turn = take_turn(connection, lane_id, present, old[0])
+    connection.execute(
+        "UPDATE message SET lane = ?, turn = ?, held_ms = held_ms + ?, held_base = ? WHERE id = ?",
+        (lane_id, turn, old[1], held, number),
+    )
+
+
+def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
+    """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
+    rows = connection.execute("SELECT id, begun FROM message WHERE state = 1 ORDER BY id").fetchall()
+    uncertain = [number for number, begun in rows if begun is not None]
+    unclaim(connection, [number for number, begun in rows if begun is None])
+    for number in uncertain:
+        reason = "relay stopped while this message was being submitted; it may have been delivered already"
+        then = (
+            "held for a decision (spool.on_uncertain: hold)"
+            if hold_uncertain
+            else "sent again with the same Message-ID"
+        )
+        add_event(connection, number, "uncertain", {"reason": reason, "then": then})
+        connection.execute(
+            "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ?, held_since = ?"
+            " WHERE id = ?",
+            (
+                HELD if hold_uncertain else QUEUED,
+                reason,
+                "Look whether it arrived; then `relay queue release` or `relay queue delete` it."
+                if hold_uncertain
+                else "",
+                now_ms if hold_uncertain else None,
+                number,
+            ),
+        )
+    return Recovered(len(rows) - len(uncertain), tuple(ids.show(number) for number in uncertain))
+
+
+def delete(connection: sqlite3.Connection, number: int, now_ms: int, why: str) -> None:
+    """An operator takes a message out; the trace says so."""
+    connection.execute(
+        "UPDATE recipient SET state = ? WHERE message = ? AND state IN (0, 2, 3)", (DELETED, number)
+    )
+    add_event(connection, number, "deleted", {"by": why})
+    finish(connection, number, now_ms, keep_content=False)

@@ -1,0 +1,170 @@
+"""Between rows and the words of the contract."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import Any
+
+from relay.message import Client, Envelope, Recipient
+from relay.spool import ids
+from relay.spool.contract import Claim, Filter, Hold, NewMessage
+from relay.spool.states import State
+
+QUEUED, ACTIVE, DEFERRED, HELD, DONE, SENT, FAILED, DELETED = range(8)
+
+STATE_NUMBERS = {
+    State.QUEUED: QUEUED,
+    State.ACTIVE: ACTIVE,
+    State.DEFERRED: DEFERRED,
+    State.HELD: HELD,
+    State.SENT: SENT,
+    State.FAILED: FAILED,
+    State.DELETED: DELETED,
+}
+STATES = {number: state for state, number in STATE_NUMBERS.items()}
+
+CLAIM_COLUMNS = (
+    "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
+    "m.details, m.held_ms + l.held_ms - m.held_base "
+    "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
+)
+
+
+def ms(seconds: float) -> int:
+    """Stored times are whole milliseconds."""
+    return int(seconds * 1000)
+
+
+def pack_details(message: NewMessage) -> str:
+    """What no query asks for, as one JSON text."""
+    client, envelope = message.client, message.envelope
+    return json.dumps(
+        {
+            "c": [client.port, client.helo, client.user, client.tls, client.listener],
+            "e": [envelope.eight_bit, envelope.smtputf8, envelope.ret, envelope.envid],
+            "f": message.header_from,
+            "n": message.notes,
+        },
+        separators=(",", ":"),
+    )
+
+
+def unpack_client(address: str, details: dict[str, Any]) -> Client:
+    """The client as it was at acceptance."""
+    port, helo, user, tls, listener = details["c"]
+    return Client(address, port, helo, user, tls, listener)
+
+
+def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
+    """A row of CLAIM_COLUMNS and its unfinished recipients."""
+    number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held = row
+    details = json.loads(packed)
+    eight_bit, smtputf8, ret, envid = details["e"]
+    return Claim(
+        id=ids.show(number),
+        lane=lane,
+        envelope=Envelope(sender, recipients, eight_bit, smtputf8, ret, envid),
+        client=unpack_client(address, details),
+        received=received / 1000,
+        size=size,
+        attempts=attempts,
+        message_id=message_id,
+        header_from=tuple(details["f"]),
+        pool=tuple(json.loads(pool)) if pool else (),
+        source=source,
+        held_for=max(0, held) / 1000,
+    )
+
+
+def read_hold(row: tuple[Any, ...]) -> Hold:
+    """A row of the hold table."""
+    scope, key, code, reason, remedy, evidence, since, probes, next_probe = row
+    return Hold(
+        scope, key, code, reason, remedy, evidence, since / 1000, probes,
+        None if next_probe is None else next_probe / 1000,
+    )  # fmt: skip
+
+
+class Microseconds:
+    """Times for events that never repeat within this process, so that a trace keeps its order."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self) -> int:
+        """Microseconds since 1970, later than every earlier answer."""
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        return self._last
+
+
+_event_times = Microseconds()
+
+
+def add_event(connection: sqlite3.Connection, message: int, event: str, fields: dict[str, str]) -> None:
+    """One line of a message's trace."""
+    connection.execute(
+        "INSERT INTO event VALUES (?, ?, ?, ?)",
+        (message, _event_times.next(), event, json.dumps(fields, separators=(",", ":"))),
+    )
+
+
+def _like(text: str) -> str:
+    """A LIKE pattern for a part of a text, taken literally (with ESCAPE '!')."""
+    return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+
+
+HELD_LANE = "l.held_since IS NOT NULL"
+
+
+def _state_condition(state: str) -> tuple[str, list[Any]]:
+    if state == State.HELD:
+        return f"(m.state = 3 OR (m.state IN (0, 2) AND {HELD_LANE}))", []
+    number = STATE_NUMBERS[State(state)]
+    if number in (QUEUED, DEFERRED):
+        return f"(m.state = ? AND NOT ({HELD_LANE}))", [number]
+    return "m.state = ?", [number]
+
+
+def where(wanted: Filter) -> tuple[str, list[Any]]:
+    """The SQL condition of a filter over ``message m JOIN lane l``, and its parameters."""
+    parts: list[str] = []
+    values: list[Any] = []
+
+    def add(part: str, *more: Any) -> None:
+        parts.append(part)
+        values.extend(more)
+
+    if wanted.ids:
+        numbers = [number for text in wanted.ids if (number := ids.read(text)) is not None]
+        add(f"m.id IN ({','.join('?' * len(numbers))})", *numbers)
+    else:
+        add("m.state < 4")
+    if wanted.state is not None:
+        part, more = _state_condition(wanted.state)
+        add(part, *more)
+    if wanted.lane is not None:
+        add("(l.name = ? OR l.name LIKE ? ESCAPE '!')", wanted.lane, _like("/" + wanted.lane.lower())[:-1])
+    if wanted.sender is not None:
+        add(
+            "(m.sender LIKE ? ESCAPE '!' OR m.details LIKE ? ESCAPE '!')",
+            _like(wanted.sender),
+            _like(wanted.sender),
+        )
+    if wanted.recipient is not None:
+        add(
+            "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.address LIKE ? ESCAPE '!')",
+            _like(wanted.recipient),
+        )
+    if wanted.older_than is not None:
+        add("m.received < ?", ms(wanted.older_than))
+    if wanted.reason is not None:
+        add(
+            "(m.reason LIKE ? ESCAPE '!' OR EXISTS (SELECT 1 FROM hold h WHERE h.reason LIKE ? ESCAPE '!' AND"
+            " ((h.scope = 'lane' AND h.key = l.name) OR"
+            " (h.scope = 'upstream' AND substr(l.name, 1, length(h.key) + 1) = h.key || '/'))))",
+            _like(wanted.reason),
+            _like(wanted.reason),
+        )
+    return " AND ".join(parts), values
