@@ -26,10 +26,16 @@ class RetryRules:
     on_uncertain: str = "resend"
 
 
-def settlement(claim: Claim, report: Report, rules: RetryRules, now: float, sender_key: str = "") -> Settlement:
+def settlement(
+    claim: Claim, report: Report, rules: RetryRules, now: float, sender_key: str = ""
+) -> Settlement:
     """What to write down for this report."""
     if report.moved_to is not None:
-        details = {**report.details, "lane": report.moved_to, "why": "today's sender rules put it on another lane"}
+        details = {
+            **report.details,
+            "lane": report.moved_to,
+            "why": "today's sender rules put it on another lane",
+        }
         return Settlement(claim.id, {}, event="moved", details=details, move_to=report.moved_to, counts=False)
     kept = {address: one for address, one in report.outcomes.items() if not _returns_to_queue(one)}
     counts = any(one.counts for one in kept.values())
@@ -57,10 +63,14 @@ def _decided(claim: Claim, outcome: Outcome, rules: RetryRules, now: float) -> O
     if outcome.uncertain and outcome.result is Result.DEFERRED and rules.on_uncertain == "hold":
         remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it."
         return dataclasses.replace(outcome, result=Result.HELD, scope=Scope.MESSAGE, remedy=remedy)
-    if outcome.result is not Result.DEFERRED or not too_old(now, claim.received, claim.held_for, rules.max_age):
+    if outcome.result is not Result.DEFERRED or not too_old(
+        now, claim.received, claim.held_for, rules.max_age
+    ):
         return outcome
     days = f"{rules.max_age / 86_400:g} days"
-    reason = f"not delivered within {days} (spool.max_age); the last answer was: {outcome.reason or outcome.reply}"
+    reason = (
+        f"not delivered within {days} (spool.max_age); the last answer was: {outcome.reason or outcome.reply}"
+    )
     return dataclasses.replace(outcome, result=Result.FAILED, reason=reason, code="too-old")
 
 

@@ -15,6 +15,8 @@ MINUTE = 60.0
 DAY = 86_400.0
 _MARGIN = 0.05
 """Seconds added to the window: clocks that run a little apart."""
+_UNLIMITED_AGAIN = 1000
+"""Messages a minute at which a mailbox without a configured limit counts as recovered."""
 _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
@@ -117,7 +119,6 @@ class MailboxLimiter:
         while self._slowed_to is not None and now >= self._recovers:
             self._slowed_to += 1
             self._recovers += _RECOVERY
-            if self._limits.messages_per_minute and self._slowed_to >= self._limits.messages_per_minute:
-                self._slowed_to = None
-            elif not self._limits.messages_per_minute and self._slowed_to > 1000:
+            full = self._limits.messages_per_minute or _UNLIMITED_AGAIN
+            if self._slowed_to >= full:
                 self._slowed_to = None

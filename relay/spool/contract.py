@@ -148,6 +148,8 @@ class Hold:
     since: float
     probes: int = 0
     next_probe: float | None = None
+    at_login: bool = False
+    """True when connecting or logging in was refused: a login that works then ends the hold."""
 
 
 @dataclass(frozen=True, slots=True)

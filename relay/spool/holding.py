@@ -16,12 +16,12 @@ _COVERED = (
 def set_hold(connection: sqlite3.Connection, hold: Hold) -> None:
     """Set or replace; a replaced hold keeps the time it began."""
     connection.execute(
-        "INSERT INTO hold VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (scope, key) DO UPDATE SET code = excluded.code,"
+        "INSERT INTO hold VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (scope, key) DO UPDATE SET code = excluded.code,"
         " reason = excluded.reason, remedy = excluded.remedy, evidence = excluded.evidence,"
-        " probes = excluded.probes, next_probe = excluded.next_probe",
+        " probes = excluded.probes, next_probe = excluded.next_probe, at_login = excluded.at_login",
         (
             hold.scope, hold.key, hold.code, hold.reason, hold.remedy, hold.evidence, ms(hold.since), hold.probes,
-            None if hold.next_probe is None else ms(hold.next_probe),
+            None if hold.next_probe is None else ms(hold.next_probe), hold.at_login,
         ),
     )  # fmt: skip
     connection.execute(
@@ -44,6 +44,6 @@ def end_hold(connection: sqlite3.Connection, scope: str, key: str, now_ms: int) 
 def all_holds(connection: sqlite3.Connection) -> list[Hold]:
     """Every hold, oldest first."""
     rows = connection.execute(
-        "SELECT scope, key, code, reason, remedy, evidence, since, probes, next_probe FROM hold ORDER BY since, key"
+        "SELECT scope, key, code, reason, remedy, evidence, since, probes, next_probe, at_login FROM hold ORDER BY since, key"
     )
     return [read_hold(row) for row in rows]

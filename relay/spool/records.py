@@ -80,11 +80,9 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
 
 def read_hold(row: tuple[Any, ...]) -> Hold:
     """A row of the hold table."""
-    scope, key, code, reason, remedy, evidence, since, probes, next_probe = row
-    return Hold(
-        scope, key, code, reason, remedy, evidence, since / 1000, probes,
-        None if next_probe is None else next_probe / 1000,
-    )  # fmt: skip
+    scope, key, code, reason, remedy, evidence, since, probes, next_probe, at_login = row
+    probe_at = None if next_probe is None else next_probe / 1000
+    return Hold(scope, key, code, reason, remedy, evidence, since / 1000, probes, probe_at, bool(at_login))
 
 
 class Microseconds:

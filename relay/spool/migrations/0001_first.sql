@@ -92,6 +92,7 @@ CREATE TABLE hold (
     since INTEGER NOT NULL,
     probes INTEGER NOT NULL DEFAULT 0,
     next_probe INTEGER,
+    at_login INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (scope, key)
 ) WITHOUT ROWID;
 

@@ -1,0 +1,158 @@
+"""One connection's life: open, carry messages one after another, close.
+
+Each message: content from the spool, submit (the transport writes the attempt down before end of data),
+then the report becomes a settlement. The settlement is committed while the next message is already on its
+way; the connection ends only when all are on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from relay import events
+from relay.deliver.contract import Connection
+from relay.errors import SpoolError
+from relay.message import Outcome, Report, Result, Scope, Trouble
+from relay.schedule.judgement import settlement
+from relay.schedule.lane import Lane
+from relay.schedule.telling import tell
+from relay.spool.contract import Claim, Settlement
+
+if TYPE_CHECKING:
+    from relay.schedule.loop import Scheduler
+
+_IDLE_CHECK = 5.0
+"""Seconds between looks whether an idle connection is still worth keeping."""
+_SPOOL_AGAIN = 1.0
+"""Seconds before an outcome that the spool could not take (a full disk) is offered again."""
+
+
+class Carrier:
+    """Carries one batch for one lane."""
+
+    def __init__(self, scheduler: Scheduler, lane: Lane) -> None:
+        self._scheduler = scheduler
+        self._lane = lane
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
+        connection: Connection | None = None
+        try:
+            connection = await self._open()
+            if connection is not None:
+                await self._carry(connection)
+        except Exception as error:
+            events.trouble(where=f"lane {self._lane.name}", what=f"unexpected error: {error!r}", error=error)
+            self._lane.rest(Trouble(_unexpected(error)), self._scheduler.clock.now())
+        finally:
+            if self._settling:
+                await asyncio.gather(*self._settling, return_exceptions=True)
+            if connection is not None:
+                await connection.close()
+
+    async def _open(self) -> Connection | None:
+        lane = self._lane
+        try:
+            connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
+        except Trouble as trouble:
+            await self._scheduler.could_not_open(lane, trouble)
+            return None
+        lane.transport = connection.transport
+        lane.connected += 1
+        await self._scheduler.opened(lane)
+        return connection
+
+    async def _carry(self, connection: Connection) -> None:
+        lane, task = self._lane, asyncio.current_task()
+        assert task is not None
+        try:
+            while connection.usable() and not self._scheduler.stopping:
+                claim = lane.take()
+                if claim is None:
+                    if lane.the_hold() is not None:
+                        return
+                    lane.wake.set()
+                    await lane.wait_for_mail(_IDLE_CHECK)
+                    continue
+                lane.carriers[task] = max(0, lane.carriers[task] - 1)
+                if len(lane.ready) <= lane.batch_size // 2:
+                    lane.wake.set()  # claim ahead while this one travels
+                await self._one(connection, claim)
+        finally:
+            lane.connected -= 1
+
+    async def _one(self, connection: Connection, claim: Claim) -> None:
+        scheduler, lane = self._scheduler, self._lane
+        begun = False
+
+        async def begin() -> None:
+            nonlocal begun
+            begun = True
+            await scheduler.spool.begin(claim.id, scheduler.clock.now(), len(claim.envelope.recipients))
+
+        try:
+            content = await scheduler.spool.content(claim.id)
+            report = await connection.submit(claim, content, begin)
+        except SpoolError as error:
+            report = _whole(claim, _spool_trouble(error))
+        except asyncio.CancelledError:
+            lane.limiter.finish(scheduler.clock.now(), 0)
+            raise
+        except Exception as error:
+            # A fault of ours while handling this one message: it must not stop the lane, nor be lost or bounced.
+            events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
+            report = _whole(claim, _unexpected(error))
+        now = scheduler.clock.now()
+        if begun:
+            lane.limiter.finish(now, len(claim.envelope.recipients))
+        else:
+            lane.limiter.release()
+        await self._judge(claim, report, now)
+
+    async def _judge(self, claim: Claim, report: Report, now: float) -> None:
+        scheduler, lane = self._scheduler, self._lane
+        key = f"{lane.name}|{scheduler.identity(claim)}"
+        done = settlement(claim, report, scheduler.rules, now, key)
+        tell(lane.name, claim, done, report)
+        if done.due is not None:
+            lane.next_due = min(lane.next_due or done.due, done.due)
+        task = asyncio.ensure_future(self._settle(done, now))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await scheduler.after_report(lane, claim, report)
+
+    async def _settle(self, done: Settlement, now: float) -> None:
+        while True:
+            try:
+                await self._scheduler.spool.settle(done, now)
+                return
+            except SpoolError as error:
+                # The outcome must not be lost: Exchange may have the message already.
+                events.trouble(
+                    where="spool", what=f"an outcome waits to be written: {error}", remedy=error.remedy
+                )
+                await self._scheduler.clock.sleep(_SPOOL_AGAIN)
+
+
+def _whole(claim: Claim, outcome: Outcome) -> Report:
+    return Report({recipient.address: outcome for recipient in claim.envelope.recipients})
+
+
+def _spool_trouble(error: SpoolError) -> Outcome:
+    return Outcome(
+        Result.DEFERRED, Scope.MESSAGE, reason=f"the spool could not be used: {error}", remedy=error.remedy,
+        code="spool", counts=False, wait=30.0,
+    )  # fmt: skip
+
+
+def _unexpected(error: Exception) -> Outcome:
+    return Outcome(
+        Result.DEFERRED,
+        Scope.MESSAGE,
+        reason=f"relay met an unexpected error ({type(error).__name__}); the log has the details",
+        remedy="Please report it with the lines of the log around this message's id.",
+        code="internal",
+        counts=True,
+    )

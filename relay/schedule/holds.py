@@ -1,0 +1,170 @@
+"""Holds while the scheduler runs: set by a refusal, tried gently, ended by the first thing that works.
+
+The spool keeps them, so that a restart knows why mail waits. Scope and key: an upstream's name, a lane's name, or
+``lane|From address`` for a sender.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from relay import events
+from relay.message import Outcome, Scope
+from relay.schedule.backoff import PROBES, step
+from relay.schedule.lane import Lane
+from relay.spool.contract import Claim, Hold
+
+if TYPE_CHECKING:
+    from relay.schedule.loop import Scheduler
+
+
+class Holds:
+    """All holds of one process's lanes."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._known: dict[tuple[str, str], Hold] = {}
+
+    def all(self) -> list[Hold]:
+        """Every hold, oldest first."""
+        return sorted(self._known.values(), key=lambda hold: hold.since)
+
+    async def load(self, *, probe_now: bool) -> None:
+        """What the spool says is held; ``probe_now``: try each at once (start, reload)."""
+        now = self._scheduler.clock.now()
+        found = await self._scheduler.spool.holds()
+        if probe_now:
+            found = [dataclasses.replace(hold, probes=0, next_probe=now) for hold in found]
+        self._known = {(hold.scope, hold.key): hold for hold in found}
+        for upstream in self._scheduler.upstreams.values():
+            upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
+        for lane in self._scheduler.lanes.values():
+            self.apply(lane)
+
+    def apply(self, lane: Lane) -> None:
+        """Give a lane the holds that are its own."""
+        lane.upstream.hold = self._known.get((Scope.UPSTREAM, lane.upstream.name))
+        lane.hold = self._known.get((Scope.LANE, lane.name))
+        prefix = lane.name + "|"
+        lane.held_senders = {
+            key.removeprefix(prefix): hold
+            for (scope, key), hold in self._known.items()
+            if scope == Scope.SENDER and key.startswith(prefix)
+        }
+
+    async def set(
+        self, lane: Lane, outcome: Outcome, *, at_login: bool = False, claim: Claim | None = None
+    ) -> None:
+        """Hold the smallest thing that is broken; a hold that is already there waits longer for its next try."""
+        scope, key = self._reach(lane, outcome, claim)
+        if scope is None:
+            return
+        now = self._scheduler.clock.now()
+        before = self._known.get((scope, key))
+        probes = before.probes + 1 if before else 0
+        hold = Hold(
+            scope=scope,
+            key=key,
+            code=outcome.code,
+            reason=outcome.reason,
+            remedy=outcome.remedy,
+            evidence=str(outcome.reply or "")[:500],
+            since=before.since if before else now,
+            probes=probes,
+            next_probe=now + max(step(PROBES, probes), outcome.wait or 0.0),
+            at_login=at_login,
+        )
+        self._put(lane, hold)
+        if before is None or before.code != hold.code:
+            events.held(
+                lane=lane.name,
+                scope=scope,
+                reason=hold.reason,
+                remedy=hold.remedy,
+                evidence=hold.evidence,
+                code=hold.code,
+            )
+        lane.call_all()
+        lane.wake.set()
+        await self._scheduler.spool.hold(hold)
+
+    def _reach(self, lane: Lane, outcome: Outcome, claim: Claim | None) -> tuple[str | None, str]:
+        if outcome.scope is Scope.UPSTREAM:
+            return Scope.UPSTREAM, lane.upstream.name
+        if outcome.scope is Scope.LANE:
+            return Scope.LANE, lane.name
+        if outcome.scope is Scope.SENDER and claim is not None:
+            return Scope.SENDER, f"{lane.name}|{self._scheduler.identity(claim)}"
+        return None, ""
+
+    def _put(self, lane: Lane, hold: Hold) -> None:
+        self._known[(hold.scope, hold.key)] = hold
+        for name in {lane.name} | (lane.upstream.lanes if hold.scope == Scope.UPSTREAM else set()):
+            self.apply(self._scheduler.lanes[name])
+            self._scheduler.lanes[name].wake.set()
+
+    async def mended(self, lane: Lane, hold: Hold) -> None:
+        """It works again: let the mail go."""
+        self._known.pop((hold.scope, hold.key), None)
+        names = {lane.name} | (lane.upstream.lanes if hold.scope == Scope.UPSTREAM else set())
+        for name in names:
+            self.apply(self._scheduler.lanes[name])
+        events.released(lane=lane.name, scope=hold.scope, why="it works again", code=hold.code)
+        now = self._scheduler.clock.now()
+        await self._scheduler.spool.unhold(hold.scope, hold.key, now)
+        if hold.scope == Scope.SENDER:
+            await self._scheduler.spool.release_key(hold.key, now)
+        for name in names:
+            self._scheduler.kick(name)
+
+    async def sent(self, lane: Lane, claim: Claim) -> None:
+        """A message got through: neither its lane nor its sender is held any more."""
+        hold = lane.the_hold()
+        if hold is not None:
+            await self.mended(lane, hold)
+        if lane.held_senders:
+            held = lane.held_senders.get(self._scheduler.identity(claim))
+            if held is not None:
+                await self.mended(lane, held)
+
+    async def forget_senders(self) -> None:
+        """After a reload: the rules may have changed, so every sender is tried afresh."""
+        now = self._scheduler.clock.now()
+        for scope, key in [one for one in self._known if one[0] == Scope.SENDER]:
+            del self._known[(scope, key)]
+            await self._scheduler.spool.unhold(scope, key, now)
+        for lane in self._scheduler.lanes.values():
+            lane.held_senders = {}
+        await self._scheduler.spool.release_key(None, now)
+
+    # probes
+
+    def probe_due(self, lane: Lane, now: float) -> bool:
+        """Whether this lane may try one message of what is held now."""
+        hold = lane.the_hold()
+        if hold is None or hold.next_probe is None or now < hold.next_probe:
+            return False
+        return not (lane.upstream.hold is not None and lane.upstream.probing)
+
+    def probing(self, lane: Lane) -> None:
+        """A try starts: no other lane tries the same, and the next one comes later, whatever this one says."""
+        hold = lane.the_hold()
+        if hold is None:
+            return
+        now = self._scheduler.clock.now()
+        lane.upstream.probing = lane.upstream.hold is not None
+        later = dataclasses.replace(hold, next_probe=now + step(PROBES, hold.probes))
+        self._put(lane, later)
+
+    def probed(self, lane: Lane) -> None:
+        """The try's connection is closed."""
+        lane.upstream.probing = False
+
+    def sender_hold(self, lane: Lane, claim: Claim, now: float) -> Hold | None:
+        """The hold that keeps this message's sender, unless it is time to try one of its messages."""
+        hold = lane.held_senders.get(self._scheduler.identity(claim))
+        if hold is None or hold.next_probe is None or now < hold.next_probe:
+            return hold
+        self._put(lane, dataclasses.replace(hold, next_probe=now + step(PROBES, hold.probes)))
+        return None

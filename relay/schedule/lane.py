@@ -1,0 +1,148 @@
+"""One lane: the mail in front of one mailbox, its limits, its connections, its health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from relay.message import Outcome, Trouble
+from relay.schedule.backoff import RECONNECT, step
+from relay.schedule.limits import MailboxLimiter
+from relay.settings import MailboxLimits
+from relay.spool.contract import Claim, Hold, lane_parts
+
+
+@dataclass(slots=True)
+class UpstreamState:
+    """What the lanes of one upstream share."""
+
+    name: str
+    hold: Hold | None = None
+    probing: bool = False
+    """One lane is trying for all."""
+    lanes: set[str] = field(default_factory=set)
+
+
+class Lane:
+    """State of one lane in this process. Its runner and carriers are tasks of the scheduler."""
+
+    def __init__(
+        self,
+        name: str,
+        upstream: UpstreamState,
+        limits: MailboxLimits,
+        batch_size: int,
+        limiter: MailboxLimiter,
+    ) -> None:
+        self.name = name
+        self.upstream = upstream
+        self.mailbox = lane_parts(name)[1]
+        self.limits = limits
+        self.batch_size = batch_size
+        self.limiter = limiter
+        self.hold: Hold | None = None
+        self.held_senders: dict[str, Hold] = {}
+        self.ready: deque[tuple[float, Claim]] = deque()
+        self.carriers: dict[asyncio.Task[None], int] = {}
+        """Each connection's task, and how many messages it can still carry in its batch."""
+        self.connected = 0
+        """Connections past their handshake."""
+        self.may_have_work = True
+        self.next_due: float | None = None
+        self.resting_until = 0.0
+        self.failures = 0
+        self.trouble: Outcome | None = None
+        """Why it rests, while it does."""
+        self.trouble_since = 0.0
+        self.transport = ""
+        self.wake = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    # work
+
+    def kick(self) -> None:
+        """There may be new work, or the reason to wait has gone."""
+        self.may_have_work = True
+        self.wake.set()
+
+    def add(self, claims: list[Claim], now: float) -> None:
+        """Claimed mail, in turn order; idle connections are told."""
+        for claim in claims:
+            self.ready.append((now, claim))
+            self.limiter.start()
+        self._call(len(claims))
+
+    def _call(self, count: int) -> None:
+        while count and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                count -= 1
+
+    def take(self) -> Claim | None:
+        """The next message for a connection, if there is one."""
+        return self.ready.popleft()[1] if self.ready else None
+
+    async def wait_for_mail(self, seconds: float) -> None:
+        """Until mail may be ready, at most ``seconds``."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        handle = asyncio.get_running_loop().call_later(seconds, _finish, future)
+        try:
+            await future
+        finally:
+            handle.cancel()
+            if not future.done() or future in self._waiting:
+                self._waiting = deque(one for one in self._waiting if one is not future)
+
+    def call_all(self) -> None:
+        """Wake every idle connection: the lane is held, or the scheduler stops."""
+        self._call(len(self._waiting))
+
+    def give_back(self) -> list[Claim]:
+        """All claimed mail that no connection has taken."""
+        claims = [claim for _, claim in self.ready]
+        self.ready.clear()
+        for _ in claims:
+            self.limiter.release()
+        return claims
+
+    @property
+    def room(self) -> int:
+        """Messages that the open connections can still carry in their batches."""
+        return sum(self.carriers.values())
+
+    # health
+
+    def the_hold(self) -> Hold | None:
+        """What holds it: the upstream's hold first, since it is the wider one."""
+        return self.upstream.hold or self.hold
+
+    def rest(self, trouble: Trouble, now: float) -> float:
+        """A connection could not be made: wait before the next, longer each time. Until when."""
+        wait = step(RECONNECT, self.failures)
+        self.failures += 1
+        asked = trouble.outcome.wait or 0.0
+        self.resting_until = now + max(wait, asked)
+        if self.trouble is None:
+            self.trouble_since = now
+        self.trouble = trouble.outcome
+        return self.resting_until
+
+    def well(self) -> None:
+        """A connection was made."""
+        self.failures = 0
+        self.resting_until = 0.0
+        self.trouble = None
+
+    def state(self) -> str:
+        """open, slowed or held, as `relay status` says it."""
+        if self.the_hold() is not None:
+            return "held"
+        return "slowed" if self.trouble is not None or self.limiter.slowed else "open"
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

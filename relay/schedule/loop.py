@@ -1,0 +1,311 @@
+"""The scheduler: what is due, on which lane, and when next.
+
+Each lane has a runner that decides (`planner.plan`), does, and sleeps until its next time or until it is woken:
+by new mail, by an outcome, by an operator. Nothing polls the queue, and nothing here grows with what is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from relay import events
+from relay.clock import Clock
+from relay.deliver.contract import Courier
+from relay.errors import SpoolError
+from relay.message import Outcome, Report, Result, Scope, Trouble
+from relay.schedule.carrier import Carrier
+from relay.schedule.holds import Holds
+from relay.schedule.judgement import RetryRules
+from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.limits import MailboxLimiter
+from relay.schedule.planner import LaneView, plan
+from relay.settings import MailboxLimits, Settings
+from relay.spool.contract import Claim, Settlement, Spool, lane_parts
+
+_IMPATIENCE = 10.1
+_AGAIN = 2.0
+"""Seconds before a lane looks again after the spool itself failed."""
+_NO_LIMITS = MailboxLimits(
+    connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
+)
+
+
+class Scheduler:
+    """Runs the lanes of one process."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        courier: Courier,
+        settings: Settings,
+        clock: Clock,
+        identity: Callable[[Claim], str],
+    ) -> None:
+        self.spool = spool
+        self.courier = courier
+        self.clock = clock
+        self.identity = identity
+        """The From address that today's rules give a message: what a sender's hold is about."""
+        self.stopping = False
+        self.lanes: dict[str, Lane] = {}
+        self.upstreams: dict[str, UpstreamState] = {}
+        self.rules = _rules(settings)
+        self.holds = Holds(self)
+        self._settings = settings
+        self._runners: dict[str, asyncio.Task[None]] = {}
+
+    # life
+
+    async def start(self) -> None:
+        """Take up what the spool holds; returns once every lane is under way."""
+        self.spool.subscribe(self.kick)
+        await self.holds.load(probe_now=True)
+        for summary in await self.spool.lanes():
+            lane = self._lane(summary.lane)
+            lane.next_due = summary.next_due
+            self._ensure_runner(lane)
+
+    async def stop(self, seconds: float) -> None:
+        """Claim nothing more; let what is under way finish for ``seconds``, then cut it off."""
+        self.stopping = True
+        for task in self._runners.values():
+            task.cancel()
+        await asyncio.gather(*self._runners.values(), return_exceptions=True)
+        for lane in self.lanes.values():
+            lane.call_all()
+            await self._give_back(lane)
+        carriers = [task for lane in self.lanes.values() for task in lane.carriers]
+        if carriers:
+            _, late = await asyncio.wait(carriers, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def reload(self, settings: Settings) -> None:
+        """New limits and rules; whatever is held is tried again at once."""
+        self._settings = settings
+        self.rules = _rules(settings)
+        for lane in self.lanes.values():
+            lane.limits, lane.batch_size = self._limits(lane.upstream.name)
+            lane.limiter.update(lane.limits)
+            lane.resting_until = 0.0
+        await self.holds.load(probe_now=True)
+        await self.holds.forget_senders()
+        self.kick_all()
+
+    async def refresh(self, lanes: Iterable[str]) -> None:
+        """An operator changed the spool from another process: look again, holds included."""
+        await self.holds.load(probe_now=False)
+        for name in lanes:
+            self.kick(name)
+            self.lanes[name].resting_until = 0.0
+        self.kick_all()
+
+    def kick(self, name: str) -> None:
+        """New or changed mail in a lane."""
+        lane = self._lane(name)
+        lane.kick()
+        self._ensure_runner(lane)
+
+    def kick_all(self) -> None:
+        """Look at every lane again."""
+        for lane in self.lanes.values():
+            lane.kick()
+
+    # lanes
+
+    def _lane(self, name: str) -> Lane:
+        lane = self.lanes.get(name)
+        if lane is None:
+            upstream = self.upstream(lane_parts(name)[0])
+            limits, batch_size = self._limits(upstream.name)
+            lane = Lane(name, upstream, limits, batch_size, MailboxLimiter(limits))
+            self.lanes[name] = lane
+            upstream.lanes.add(name)
+            self.holds.apply(lane)
+        return lane
+
+    def upstream(self, name: str) -> UpstreamState:
+        """The shared state of an upstream."""
+        return self.upstreams.setdefault(name, UpstreamState(name))
+
+    def _limits(self, upstream: str) -> tuple[MailboxLimits, int]:
+        for one in self._settings.upstreams:
+            if one.name == upstream:
+                return one.limits, one.batch_size
+        return _NO_LIMITS, 1
+
+    def _ensure_runner(self, lane: Lane) -> None:
+        task = self._runners.get(lane.name)
+        if not self.stopping and (task is None or task.done()):
+            self._runners[lane.name] = asyncio.create_task(self._run(lane), name=f"lane {lane.name}")
+
+    async def _run(self, lane: Lane) -> None:
+        usage = await self._usage(lane)
+        if usage is not None:
+            lane.limiter = usage
+        while True:
+            lane.wake.clear()
+            try:
+                if await self._step(lane):
+                    continue
+                pause = self._pause(lane)
+            except SpoolError as error:
+                events.trouble(where=f"lane {lane.name}", what=str(error), remedy=error.remedy)
+                pause = _AGAIN
+            try:
+                async with asyncio.timeout(pause):
+                    await lane.wake.wait()
+            except TimeoutError:
+                if lane.next_due is not None and lane.next_due <= self.clock.now():
+                    lane.may_have_work = True
+
+    async def _usage(self, lane: Lane) -> MailboxLimiter | None:
+        try:
+            return MailboxLimiter(lane.limits, await self.spool.usage(lane.name, self.clock.now()))
+        except SpoolError as error:
+            events.trouble(where=f"lane {lane.name}", what=str(error), remedy=error.remedy)
+            return None
+
+    async def _step(self, lane: Lane) -> bool:
+        """Do what the planner says; whether to plan again at once."""
+        step = plan(self._view(lane))
+        if step.give_back:
+            await self._give_back(lane)
+        if step.claim:
+            await self._claim(lane, step.claim)
+            return True
+        if step.open:
+            self._open(lane)
+            return True
+        return False
+
+    def _view(self, lane: Lane) -> LaneView:
+        now = self.clock.now()
+        return LaneView(
+            now=now,
+            held=lane.the_hold() is not None,
+            probe_due=self.holds.probe_due(lane, now),
+            resting_until=lane.resting_until,
+            may_have_work=lane.may_have_work,
+            ready=len(lane.ready),
+            oldest_ready=lane.ready[0][0] if lane.ready else now,
+            budget=lane.limiter.available(now),
+            connections=len(lane.carriers),
+            room=lane.room,
+            max_connections=max(1, lane.limits.connections),
+            batch_size=lane.batch_size,
+        )
+
+    def _pause(self, lane: Lane) -> float | None:
+        """Seconds until the lane must look again by itself; None: only when woken."""
+        now = self.clock.now()
+        times: list[float] = []
+        if lane.next_due is not None and not lane.may_have_work:
+            times.append(lane.next_due)
+        hold = lane.the_hold()
+        if hold is not None:
+            times += [hold.next_probe] if hold.next_probe is not None and not lane.carriers else []
+        elif lane.may_have_work or lane.ready:
+            if lane.resting_until > now:
+                times.append(lane.resting_until)
+            elif lane.may_have_work and lane.limiter.available(now) == 0:
+                times.append(lane.limiter.ready_at(now))
+            if lane.ready and lane.carriers:
+                times.append(lane.ready[0][0] + _IMPATIENCE)
+        return max(0.001, min(times) - now) if times else None
+
+    async def _claim(self, lane: Lane, count: int) -> None:
+        now = self.clock.now()
+        lane.may_have_work = False
+        claims = await self.spool.claim(lane.name, count, now)
+        if len(claims) >= count:
+            lane.may_have_work = True
+        elif not lane.may_have_work:
+            lane.next_due = (await self.spool.lane(lane.name)).next_due
+            if lane.next_due is not None and lane.next_due <= now:
+                lane.may_have_work = True
+        lane.add(await self._without_held_senders(lane, claims, now), now)
+
+    async def _without_held_senders(self, lane: Lane, claims: list[Claim], now: float) -> list[Claim]:
+        if not lane.held_senders:
+            return claims
+        free: list[Claim] = []
+        for claim in claims:
+            hold = self.holds.sender_hold(lane, claim, now)
+            if hold is None:
+                free.append(claim)
+                continue
+            outcome = Outcome(
+                Result.HELD,
+                Scope.SENDER,
+                reason=hold.reason,
+                remedy=hold.remedy,
+                code=hold.code,
+                counts=False,
+            )
+            people = {one.address: outcome for one in claim.envelope.recipients}
+            await self.spool.settle(Settlement(claim.id, people, counts=False, hold_key=hold.key), now)
+        return free
+
+    async def _give_back(self, lane: Lane) -> None:
+        claims = lane.give_back()
+        if claims:
+            await self.spool.unclaim([claim.id for claim in claims])
+            lane.may_have_work = True
+
+    def _open(self, lane: Lane) -> None:
+        self.holds.probing(lane)
+        task = asyncio.create_task(Carrier(self, lane).run(), name=f"carrier {lane.name}")
+        lane.carriers[task] = 1 if lane.the_hold() is not None else lane.batch_size
+        task.add_done_callback(lambda done: self._closed(lane, done))
+
+    def _closed(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        lane.carriers.pop(task, None)
+        self.holds.probed(lane)
+        lane.wake.set()
+
+    # what carriers tell
+
+    async def could_not_open(self, lane: Lane, trouble: Trouble) -> None:
+        """Dial, TLS, token or login failed."""
+        if trouble.outcome.result is Result.HELD:
+            await self.holds.set(lane, trouble.outcome, at_login=True)
+            return
+        known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
+        until = lane.rest(trouble, self.clock.now())
+        if not known:
+            events.trouble(
+                where=f"lane {lane.name}",
+                what=trouble.outcome.reason,
+                remedy=trouble.outcome.remedy,
+                again_in=round(until - self.clock.now(), 1),
+            )
+
+    async def opened(self, lane: Lane) -> None:
+        """A connection is authenticated: what was held because it could not be is mended."""
+        lane.resting_until = 0.0
+        hold = lane.the_hold()
+        if hold is not None and hold.at_login:
+            await self.holds.mended(lane, hold)
+
+    async def after_report(self, lane: Lane, claim: Claim, report: Report) -> None:
+        """What an attempt says about the lane, its sender and its upstream."""
+        trouble = report.lane_trouble
+        if trouble is None:
+            lane.well()
+            if any(one.result is Result.SENT for one in report.outcomes.values()):
+                await self.holds.sent(lane, claim)
+            return
+        if trouble.slow:
+            lane.limiter.throttled(self.clock.now(), trouble.wait if trouble.wait is not None else 60.0)
+        if trouble.result is Result.HELD:
+            await self.holds.set(lane, trouble, claim=claim)
+        elif not trouble.slow:
+            lane.rest(Trouble(trouble), self.clock.now())
+
+
+def _rules(settings: Settings) -> RetryRules:
+    spool = settings.spool
+    return RetryRules(spool.retry, spool.max_age, spool.on_uncertain)
