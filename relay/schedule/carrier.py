@@ -31,9 +31,11 @@ _SPOOL_AGAIN = 1.0
 class Carrier:
     """Carries one batch for one lane."""
 
-    def __init__(self, scheduler: Scheduler, lane: Lane) -> None:
+    def __init__(self, scheduler: Scheduler, lane: Lane, *, probe: bool = False) -> None:
         self._scheduler = scheduler
         self._lane = lane
+        self._probe = probe
+        """Tries one message of a held lane; goes on with the rest only if that ends the hold."""
         self._settling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -69,14 +71,16 @@ class Carrier:
         assert task is not None
         try:
             while connection.usable() and not self._scheduler.stopping:
-                claim = lane.take()
+                held = lane.the_hold() is not None
+                claim = None if held and not self._probe else lane.take()
+                if claim is None and held:
+                    return
                 if claim is None:
-                    if lane.the_hold() is not None:
-                        return
                     lane.wake.set()
                     await lane.wait_for_mail(_IDLE_CHECK)
                     continue
-                lane.carriers[task] = max(0, lane.carriers[task] - 1)
+                lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
+                self._probe = False
                 if len(lane.ready) <= lane.batch_size // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 await self._one(connection, claim)

@@ -21,7 +21,7 @@ from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
 from relay.schedule.planner import LaneView, plan
 from relay.settings import MailboxLimits, Settings
-from relay.spool.contract import Claim, Settlement, Spool, lane_parts
+from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_parts
 
 _IMPATIENCE = 10.1
 _AGAIN = 2.0
@@ -182,10 +182,11 @@ class Scheduler:
         return False
 
     def _view(self, lane: Lane) -> LaneView:
-        now = self.clock.now()
+        now, hold = self.clock.now(), lane.the_hold()
         return LaneView(
             now=now,
-            held=lane.the_hold() is not None,
+            held=hold is not None,
+            held_at_login=hold is not None and hold.at_login,
             probe_due=self.holds.probe_due(lane, now),
             resting_until=lane.resting_until,
             may_have_work=lane.may_have_work,
@@ -206,7 +207,7 @@ class Scheduler:
             times.append(lane.next_due)
         hold = lane.the_hold()
         if hold is not None:
-            times += [hold.next_probe] if hold.next_probe is not None and not lane.carriers else []
+            times += [] if lane.carriers else self._probe_times(lane, hold, now)
         elif lane.may_have_work or lane.ready:
             if lane.resting_until > now:
                 times.append(lane.resting_until)
@@ -215,6 +216,11 @@ class Scheduler:
             if lane.ready and lane.carriers:
                 times.append(lane.ready[0][0] + _IMPATIENCE)
         return max(0.001, min(times) - now) if times else None
+
+    def _probe_times(self, lane: Lane, hold: Hold, now: float) -> list[float]:
+        if hold.next_probe is not None and hold.next_probe > now:
+            return [hold.next_probe]
+        return [lane.limiter.ready_at(now)] if lane.may_have_work and lane.limiter.available(now) == 0 else []
 
     async def _claim(self, lane: Lane, count: int) -> None:
         now = self.clock.now()
@@ -257,7 +263,9 @@ class Scheduler:
 
     def _open(self, lane: Lane) -> None:
         self.holds.probing(lane)
-        task = asyncio.create_task(Carrier(self, lane).run(), name=f"carrier {lane.name}")
+        task = asyncio.create_task(
+            Carrier(self, lane, probe=lane.the_hold() is not None).run(), name=f"carrier {lane.name}"
+        )
         lane.carriers[task] = 1 if lane.the_hold() is not None else lane.batch_size
         task.add_done_callback(lambda done: self._closed(lane, done))
 

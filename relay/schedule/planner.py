@@ -24,6 +24,8 @@ class LaneView:
 
     now: float
     held: bool
+    held_at_login: bool
+    """Held because connecting or logging in was refused."""
     probe_due: bool
     """Held, and the time has come to try one message."""
     resting_until: float
@@ -57,18 +59,21 @@ def plan(lane: LaneView) -> Step:
     """The next step of a lane; an empty step means wait."""
     if lane.held:
         return _held(lane)
+    if lane.now < lane.resting_until and not lane.connections:
+        return Step(give_back=lane.ready > 0)
     claim = _claims(lane)
     return Step(claim=claim, open=0 if claim else _opens(lane))
 
 
 def _held(lane: LaneView) -> Step:
-    if not lane.probe_due:
-        return Step(give_back=lane.ready > 0)
+    """Nothing moves but one probe at a time; a refused login is probed without mail, too."""
     if lane.connections:
         return Step()
-    if lane.ready:
-        return Step(open=1)
-    return Step(claim=1 if lane.may_have_work and lane.budget != 0 else 0)
+    if not lane.probe_due:
+        return Step(give_back=lane.ready > 0)
+    if not lane.ready and lane.may_have_work and lane.budget != 0:
+        return Step(claim=1)
+    return Step(open=1 if lane.ready or lane.held_at_login else 0)
 
 
 def _claims(lane: LaneView) -> int:

@@ -1,0 +1,135 @@
+"""The daemon's control channel: one JSON line asked, one JSON line answered, on this host only.
+
+A Unix socket beside the spool, which only the daemon's own account (and root) may open. Where there are no Unix
+sockets (Windows), a loopback port whose number and key are in a file with the same protection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from relay.errors import ControlError, RelayError
+from relay.settings import Settings
+
+Answer = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+_LONGEST_PATH = 100
+"""Unix socket paths end at about 104 octets on some systems."""
+_LONGEST_LINE = 8 * 1024 * 1024
+_HAS_UNIX = hasattr(socket, "AF_UNIX") and os.name != "nt"
+
+
+def control_path(settings: Settings) -> Path:
+    """Where the channel of this configuration is: beside the spool, or in the temporary folder when that is too long."""
+    url = settings.spool.url
+    if url.startswith("sqlite:///"):
+        path = Path(url.removeprefix("sqlite:///")).absolute()
+        path = path.with_name(path.name + ".control")
+        if len(os.fsencode(path)) <= _LONGEST_PATH:
+            return path
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"relay-{user}-{name}.control"
+
+
+class ControlServer:
+    """Answers on the channel while the daemon runs."""
+
+    def __init__(self, path: Path, answer: Answer) -> None:
+        self._path = path
+        self._answer = answer
+        self._key = ""
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Begin to answer. The spool's lock makes sure that no other daemon uses this path."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        if _HAS_UNIX:
+            before = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE)
+            finally:
+                os.umask(before)
+            return
+        self._key = secrets.token_hex(16)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_LONGEST_LINE)
+        port = self._server.sockets[0].getsockname()[1]
+        handle = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            json.dump({"port": port, "key": self._key}, file)
+
+    async def stop(self) -> None:
+        """Stop answering and take the path away."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            line = await asyncio.wait_for(reader.readline(), 30)
+            if line:
+                writer.write(json.dumps(await self._reply(line)).encode() + b"\n")
+                await writer.drain()
+        except (TimeoutError, ConnectionError, ValueError):
+            pass  # whoever asked has gone, or talks nonsense: there is nobody to tell
+        finally:
+            writer.close()
+
+    async def _reply(self, line: bytes) -> dict[str, Any]:
+        request = json.loads(line)
+        if not isinstance(request, dict) or request.pop("key", "") != self._key:
+            return {"ok": False, "error": "not understood"}
+        try:
+            return {"ok": True, "data": await self._answer(str(request.pop("do", "")), request)}
+        except RelayError as error:
+            return {"ok": False, "error": str(error), "remedy": error.remedy}
+
+
+def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -> dict[str, Any]:
+    """Ask the running daemon. Raises ControlError when none answers, or with its words when it refuses."""
+    path = control_path(settings)
+    try:
+        connection, key = _connect(path, timeout)
+    except (OSError, ValueError) as error:
+        raise ControlError(
+            "no running relay answers for this configuration",
+            remedy="Start it with `relay run`, or check that --config names the configuration it runs with "
+            "and that you may read its spool's folder.",
+        ) from error
+    with connection:
+        try:
+            connection.sendall(json.dumps({**payload, "do": do, "key": key}).encode() + b"\n")
+            with connection.makefile("rb") as file:
+                answer = json.loads(file.readline() or b"{}")
+        except (OSError, ValueError) as error:
+            raise ControlError(f"the running relay did not answer: {error}") from error
+    if not answer.get("ok"):
+        raise ControlError(str(answer.get("error") or "no answer"), remedy=str(answer.get("remedy") or ""))
+    data: dict[str, Any] = answer["data"]
+    return data
+
+
+def _connect(path: Path, timeout: float) -> tuple[socket.socket, str]:
+    if _HAS_UNIX:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection, ""
+    address = json.loads(path.read_text())
+    return socket.create_connection(("127.0.0.1", address["port"]), timeout=timeout), address["key"]

@@ -1,0 +1,341 @@
+"""Builds the rooms, starts them, stops them: the one file that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from relay import events, logs, status
+from relay.accept.intake import Intake
+from relay.accept.listener import ListenerServer
+from relay.clock import SystemClock
+from relay.config.faults import ConfigError
+from relay.control import ControlServer, control_path
+from relay.deliver.courier import RelayCourier
+from relay.errors import ControlError, RelayError
+from relay.message import Client
+from relay.rewrite.contract import Refused, Route
+from relay.rewrite.route import Router
+from relay.schedule.loop import Scheduler
+from relay.settings import Settings
+from relay.spool.contract import Claim, Spool
+from relay.spool.factory import build_spool as spool_for
+from relay.status import LaneHealth, held_health
+from relay.tokens.entra import EntraTokens
+
+DRAIN = 30.0
+"""Seconds that a stop leaves for what is in flight (design section 4)."""
+
+Load = Callable[[], Settings]
+
+
+def build_spool(settings: Settings) -> Spool:
+    """The spool of a configuration, not yet open: for the operator's commands."""
+    return spool_for(settings.spool)
+
+
+def serve(load: Load) -> int:
+    """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start."""
+    settings = load()
+    logs.configure(settings.log)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_run(settings, load))
+    finally:
+        logs.flush()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop
+
+
+async def _run(settings: Settings, load: Load) -> int:
+    daemon = Daemon(settings, load)
+    stop = asyncio.Event()
+    _watch_signals(daemon, stop)
+    try:
+        await daemon.start()
+    except (RelayError, OSError) as error:
+        events.trouble(where="start", what=str(error), remedy=getattr(error, "remedy", ""))
+        await daemon.stop(0.0)
+        return 1
+    await stop.wait()
+    events.notice(what="stopping: no new connections, finishing what is in flight")
+    await daemon.stop(DRAIN)
+    events.notice(what="stopped")
+    return 0
+
+
+def _watch_signals(daemon: Daemon, stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
+    except (NotImplementedError, AttributeError):  # Windows: the console's Ctrl-C only
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+def our_name() -> str:
+    """The name this host gives itself in banner and EHLO; one with a dot where there is one."""
+    name = socket.gethostname()
+    if "." not in name:
+        full = socket.getfqdn()
+        name = full if "." in full and not full.startswith("localhost") else name
+    clean = "".join(letter for letter in name if letter.isascii() and (letter.isalnum() or letter in ".-"))
+    return clean.strip(".-") or "relay"
+
+
+class LiveRouter:
+    """The router of the moment: the rules of the last load, and the lanes that are held just now."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.rules = Router(settings)
+        self.scheduler: Scheduler | None = None
+
+    def route(self, sender: str, header_from: tuple[str, ...], client: Client) -> Route:
+        """See `relay.rewrite.route.Router.route`."""
+        return self.rules.route(sender, header_from, client)
+
+    def choose(self, route: Route, source: str = "") -> str:
+        """A lane of the route; of a pool, the next one that is not held."""
+        if len(route.mailboxes) == 1 or self.scheduler is None:
+            return self.rules.choose(route, source)
+        lanes = self.scheduler.lanes
+        held = frozenset(name for name in route.lanes if name in lanes and lanes[name].the_hold() is not None)
+        return self.rules.choose(route, source, avoid=held)
+
+    def identity(self, claim: Claim) -> str:
+        """The From address that today's rules give a message."""
+        original = claim.header_from[0] if claim.header_from else claim.envelope.sender
+        try:
+            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
+        except Refused:
+            return original
+        return route.from_address or original
+
+    def lane_for(self, claim: Claim) -> str | None:
+        """The lane that today's rules give a waiting message; None when they refuse it."""
+        try:
+            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
+        except Refused:
+            return None
+        return claim.lane if claim.lane in route.lanes else self.choose(route, claim.source)
+
+
+class Daemon:
+    """All rooms of one running relay."""
+
+    def __init__(self, settings: Settings, load: Load) -> None:
+        self.settings = settings
+        self._load = load
+        self.clock = SystemClock()
+        self.hostname = our_name()
+        self.router = LiveRouter(settings)
+        self.spool = build_spool(settings)
+        self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
+        self.courier = RelayCourier(
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
+        )
+        self.scheduler = Scheduler(self.spool, self.courier, settings, self.clock, self.router.identity)
+        self.router.scheduler = self.scheduler
+        self.listeners: dict[str, ListenerServer] = {}
+        self.control = ControlServer(control_path(settings), self.answer)
+        self.started: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # life
+
+    async def start(self) -> None:
+        """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        for warning in self.settings.warnings:
+            events.trouble(where="configuration", what=warning)
+        await self.spool.open()
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self._listen(self.settings)
+        await self.control.start()
+        await self.scheduler.start()
+        self.started = self.clock.now()
+        self._spawn(self._tend())
+        if self.scheduler.holds.all():
+            self._spawn(self._reroute())
+        binds = ", ".join(self.listeners)
+        events.notice(what="started", listening=binds, configuration=self.settings.source)
+
+    async def stop(self, seconds: float) -> None:
+        """Refuse new work, finish what is in flight within ``seconds``, close everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(one.drain(seconds) for one in self.listeners.values()))
+        await self.scheduler.stop(seconds)
+        await self.courier.close()
+        for tokens in self.tokens.values():
+            await tokens.close()
+        await self.control.stop()
+        await self.spool.close()
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self, settings: Settings) -> None:
+        intake = self._intake(settings)
+        for one in settings.listeners:
+            if one.bind in self.listeners:
+                self.listeners[one.bind].update(one, intake)
+                continue
+            server = ListenerServer(one, intake, hostname=self.hostname)
+            await server.start()
+            self.listeners[one.bind] = server
+
+    def _intake(self, settings: Settings) -> Intake:
+        return Intake(
+            spool=self.spool, router=self.router, settings=settings, clock=self.clock, hostname=self.hostname
+        )
+
+    async def _tend(self) -> None:
+        while True:
+            try:
+                pause = await self.spool.tend(self.clock.now())
+            except RelayError as error:
+                events.trouble(where="upkeep", what=str(error), remedy=error.remedy)
+                pause = 30.0
+            await self.clock.sleep(pause)
+
+    async def _reroute(self) -> None:
+        moved = await self.spool.reroute(self.router.lane_for, self.clock.now())
+        if moved:
+            events.notice(what=f"{moved} waiting messages moved to other lanes by today's sender rules")
+
+    # reload
+
+    def reload_soon(self) -> None:
+        """SIGHUP."""
+        self._spawn(self._reload_and_tell())
+
+    async def _reload_and_tell(self) -> None:
+        with contextlib.suppress(RelayError):  # the log already says why
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Read the configuration again; a faulty one changes nothing and says why."""
+        try:
+            settings = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            events.trouble(
+                where="reload",
+                what=f"nothing was changed: {error}",
+                remedy="Mend the configuration and reload again.",
+            )
+            raise
+        if settings.spool.url != self.settings.spool.url:
+            events.trouble(
+                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
+            )
+        for warning in settings.warnings:
+            events.trouble(where="configuration", what=warning)
+        await self._adopt(settings)
+        events.notice(what="reloaded", configuration=settings.source)
+
+    async def _adopt(self, settings: Settings) -> None:
+        old = {one.name: one for one in self.settings.upstreams}
+        for one in settings.upstreams:
+            if old.get(one.name) == one and one.name in self.tokens:
+                self.tokens[one.name].retry_now()
+                continue
+            before = self.tokens.get(one.name)
+            self.tokens[one.name] = EntraTokens(one, clock=self.clock)
+            if before is not None:
+                await before.close()
+        self.settings = settings
+        self.router.rules = Router(settings)
+        self.courier.update(settings, self.router, self.tokens)
+        logs.configure(settings.log)
+        await self._listen(settings)
+        for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
+            await self.listeners.pop(bind).drain(DRAIN)
+        await self.scheduler.reload(settings)
+        self._spawn(self._reroute())
+
+    # control
+
+    async def answer(self, do: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """What `relay.control.ask` asks."""
+        if do == "status":
+            return await self.status()
+        if do == "health":
+            return await self.health()
+        if do in ("wake", "release"):
+            for tokens in self.tokens.values():
+                tokens.retry_now()
+            await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
+            return {}
+        if do == "reload":
+            await self.reload()
+            return {}
+        raise ControlError(f"the running relay does not know {do!r}")
+
+    async def health(self) -> dict[str, Any]:
+        """Live and ready: listening, and the spool takes mail."""
+        reasons = []
+        if not self.listeners or self.started is None:
+            reasons.append("not listening yet")
+        if not await self.spool.has_room(1024):
+            reasons.append("the spool is full")
+        return {"ok": not reasons, "reasons": reasons}
+
+    async def status(self) -> dict[str, Any]:
+        """The report of `relay status`."""
+        listeners = [
+            {"bind": bind, "connections": one.connections, "accepted": one.accepted, "rejected": one.rejected}
+            for bind, one in self.listeners.items()
+        ]
+        return await status.report(
+            self.settings,
+            self.spool,
+            started=self.started,
+            listeners=listeners,
+            health=self._health_of_lanes(),
+            tokens={name: tokens.states() for name, tokens in self.tokens.items()},
+        )
+
+    def _health_of_lanes(self) -> dict[str, LaneHealth]:
+        now = self.clock.now()
+        found: dict[str, LaneHealth] = {}
+        for name, lane in self.scheduler.lanes.items():
+            transport, sent, limit = (
+                lane.transport or "smtp",
+                lane.limiter.sent_last_minute(now),
+                lane.limiter.limit,
+            )
+            hold = lane.the_hold()
+            if hold is not None:
+                found[name] = held_health(
+                    hold, transport=transport, sent=sent, limit=limit, connections=lane.connected
+                )
+                continue
+            reason, remedy, since = "", "", None
+            if lane.trouble is not None:
+                reason, remedy, since = lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
+            elif lane.limiter.slowed:
+                reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
+            elif lane.limiter.day_is_full(now):
+                reason = "the mailbox has reached its limit of recipients in 24 hours"
+                remedy = (
+                    "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
+                )
+            found[name] = LaneHealth(
+                transport, lane.state(), reason, remedy, since, sent, limit, lane.connected
+            )
+        return found
