@@ -1,0 +1,1 @@
+"""Configuration: file and environment to typed settings, every fault reported together (design section 3)."""

@@ -1,0 +1,85 @@
+"""Keys that are accepted and validated already, and whose feature a later release brings.
+
+One row for each; a part that brings the feature deletes its row. ``warn`` rows end up in `Settings.warnings`;
+with a ``refuse`` row the daemon must not start, since going on without the feature would do harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from relay.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Upcoming:
+    """A feature to come: when it is asked for, how grave ignoring it is, and what to say."""
+
+    key: str
+    severity: str
+    """``warn`` or ``refuse``."""
+    wanted: Callable[[Settings], bool]
+    text: str
+
+
+UPCOMING = (
+    Upcoming(
+        "recipients.redirect_all_to",
+        "refuse",
+        lambda settings: settings.recipients.redirect_all_to is not None,
+        "this release cannot redirect mail yet, and would send it to its real recipients; remove the key to start",
+    ),
+    Upcoming(
+        "spool.url",
+        "refuse",
+        lambda settings: settings.spool.url.startswith("postgresql:"),
+        "this release has no PostgreSQL spool yet; use sqlite:////path/spool.db",
+    ),
+    Upcoming(
+        "upstreams[].transport",
+        "warn",
+        lambda settings: any(upstream.transport == "graph" for upstream in settings.upstreams),
+        "`graph` arrives with a later release; until then mail of this upstream waits in the queue",
+    ),
+    Upcoming(
+        "upstreams[].client_secret_expires",
+        "warn",
+        lambda settings: any(upstream.client_secret_expires for upstream in settings.upstreams),
+        "reminders arrive with a later release; note the day elsewhere as well",
+    ),
+    Upcoming(
+        "listeners[].answer_after",
+        "warn",
+        lambda settings: any(listener.answer_after == "upstream" for listener in settings.listeners),
+        "`upstream` arrives with a later release; until then 250 is answered once the mail is safe on disk",
+    ),
+    Upcoming(
+        "alerts",
+        "warn",
+        lambda settings: bool(settings.alerts.webhook or settings.alerts.command),
+        "alerts arrive with a later release; until then nothing is posted or run",
+    ),
+    Upcoming(
+        "web",
+        "warn",
+        lambda settings: settings.web is not None,
+        "the administrator's page arrives with a later release; until then nothing listens there",
+    ),
+)
+
+
+def warnings(settings: Settings) -> tuple[str, ...]:
+    """What is asked for, does not work yet, and does no harm by that; for `Settings.warnings`."""
+    return _texts(settings, "warn")
+
+
+def refusals(settings: Settings) -> tuple[str, ...]:
+    """Why the daemon must not start with these settings; empty when it may."""
+    return _texts(settings, "refuse")
+
+
+def _texts(settings: Settings, severity: str) -> tuple[str, ...]:
+    return tuple(
+        f"{row.key}: {row.text}" for row in UPCOMING if row.severity == severity and row.wanted(settings)
+    )
