@@ -1,0 +1,214 @@
+"""One attempt at one message: route, rewrite, weigh, carry, report. The same for every transport."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from relay import events
+from relay.deliver.contract import Begin
+from relay.deliver.parcel import Carrier, Parcel
+from relay.deliver.table import AGAIN
+from relay.message import Client, Content, Outcome, Reply, Report, Result, Scope
+from relay.rewrite.contract import Refused, Rewritten, Route
+from relay.spool.contract import Claim
+
+UNSAFE = re.compile(r"[\x00-\x1f\x7f<>]")
+"""Never in an address or a DSN parameter: it could start another command."""
+
+
+class Router(Protocol):
+    """Today's rules (`relay.rewrite.route.Router`)."""
+
+    def route(self, sender: str, header_from: tuple[str, ...], client: Client) -> Route:
+        """Where a message goes. Raises `relay.rewrite.contract.Refused`."""
+        ...
+
+    def choose(self, route: Route, source: str = "") -> str:
+        """The lane of the route that takes this message: members of a pool take turns."""
+        ...
+
+
+class Rewrite(Protocol):
+    """`relay.rewrite.pipeline.rewrite`."""
+
+    def __call__(
+        self,
+        header: bytes,
+        route: Route,
+        mailbox: str,
+        *,
+        sender: str,
+        client: Client | None = None,
+        message_id: str,
+        received: float,
+        smtputf8: bool = False,
+    ) -> Rewritten:
+        """The header block as it is submitted."""
+        ...
+
+
+@dataclass(slots=True)
+class Rules:
+    """What decides over routes and headers; one object shared by all connections, its contents replaced at reload."""
+
+    router: Router
+    rewrite: Rewrite
+
+
+class Attempt:
+    """One method per step; nothing is sent before `_carry`."""
+
+    def __init__(self, claim: Claim, content: Content, begin: Begin, rules: Rules, carrier: Carrier) -> None:
+        self._claim = claim
+        self._content = content
+        self._begin = begin
+        self._rules = rules
+        self._carrier = carrier
+
+    async def run(self) -> Report:
+        """The whole attempt."""
+        try:
+            route = self._route()
+        except Refused as refused:
+            return self._alike(_refused(refused.reply))
+        if self._claim.lane not in route.lanes:
+            return Report({}, moved_to=self._destination(route))
+        rewritten = self._rewrite(route)
+        parcel = self._pack(route, rewritten)
+        hindrance = self._weigh(parcel)
+        if hindrance is not None:
+            return self._alike(hindrance, rewritten)
+        return await self._carry(parcel, rewritten)
+
+    def _route(self) -> Route:
+        claim = self._claim
+        return self._rules.router.route(claim.envelope.sender, claim.header_from, claim.client)
+
+    def _destination(self, route: Route) -> str:
+        """The lane it belongs to now."""
+        return self._rules.router.choose(route, self._claim.source)
+
+    def _rewrite(self, route: Route) -> Rewritten:
+        claim = self._claim
+        return self._rules.rewrite(
+            self._content.header,
+            route,
+            self._carrier.mailbox,
+            sender=claim.envelope.sender,
+            client=claim.client,
+            message_id=claim.id,
+            received=claim.received,
+            smtputf8=claim.envelope.smtputf8 and self._carrier.utf8,
+        )
+
+    def _pack(self, route: Route, rewritten: Rewritten) -> Parcel:
+        envelope, header, body = self._claim.envelope, rewritten.header, self._content.body
+        mail_from = self._mail_from(route)
+        plain = header.isascii()
+        needed = not (mail_from.isascii() and all(one.address.isascii() for one in envelope.recipients))
+        return Parcel(
+            mail_from,
+            envelope.recipients,
+            header,
+            body,
+            len(header) + body.size,
+            eight_bit=envelope.eight_bit or not plain,
+            utf8_needed=needed,
+            utf8_welcome=needed or (not plain and _is_utf8(header)),
+            ret=envelope.ret,
+            envid=envelope.envid,
+        )
+
+    def _mail_from(self, route: Route) -> str:
+        """Equal to the From that goes out (facts 5): the rule's, else the one kept, else the mailbox."""
+        kept = self._claim.header_from
+        if route.from_address:
+            return route.from_address
+        return (kept[0] if kept else self._claim.envelope.sender) or self._carrier.mailbox
+
+    def _weigh(self, parcel: Parcel) -> Outcome | None:
+        """Why it cannot be sent at all, found before a connection is troubled with it."""
+        limit = self._carrier.size_limit
+        if limit and parcel.size > limit:
+            return _too_large(parcel.size, limit, self._carrier.mailbox)
+        words = [parcel.mail_from, parcel.ret or "", parcel.envid or ""]
+        words.extend(f"{one.address}{one.notify or ''}{one.orcpt or ''}" for one in parcel.recipients)
+        if UNSAFE.search("".join(words)):
+            return _unsafe()
+        return self._carrier.unfit(parcel)
+
+    async def _carry(self, parcel: Parcel, rewritten: Rewritten) -> Report:
+        events.attempted(id=self._claim.id, lane=self._claim.lane)
+        outcomes = await self._carrier.carry(parcel, self._begin)
+        first = next(iter(outcomes.values()))
+        if first.result is not Result.SENT or len(outcomes) > 1:
+            outcomes = {address: self._once_more(outcome) for address, outcome in outcomes.items()}
+        return Report(outcomes, _beyond(outcomes), details=self._details(rewritten, outcomes))
+
+    def _once_more(self, outcome: Outcome) -> Outcome:
+        """Some refusals are believed only when they come twice."""
+        if outcome.code in AGAIN and outcome.result is Result.FAILED and self._claim.attempts == 0:
+            return replace(outcome, result=Result.DEFERRED, remedy="")
+        return outcome
+
+    def _alike(self, outcome: Outcome, rewritten: Rewritten | None = None) -> Report:
+        """The same outcome for every recipient; nothing was sent."""
+        outcomes = {one.address: outcome for one in self._claim.envelope.recipients}
+        return Report(outcomes, _beyond(outcomes), details=self._details(rewritten, outcomes))
+
+    def _details(self, rewritten: Rewritten | None, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+        details = self._carrier.details()
+        if rewritten is not None:
+            details["from_before"] = rewritten.from_before
+            details["from_after"] = rewritten.from_after
+            if rewritten.notes:
+                details["repairs"] = "; ".join(rewritten.notes)
+        reply = next((one.reply for one in outcomes.values() if one.reply is not None), None)
+        if reply is not None:
+            details["reply"] = str(reply)
+        return details
+
+
+REACH = {Scope.SENDER: 1, Scope.LANE: 2, Scope.UPSTREAM: 3}
+
+
+def _beyond(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """The outcome that reaches furthest beyond the message, if any does."""
+    widest, reach = None, 0
+    for outcome in outcomes.values():
+        if REACH.get(outcome.scope, 0) > reach:
+            widest, reach = outcome, REACH[outcome.scope]
+    return widest
+
+
+def _is_utf8(header: bytes) -> bool:
+    try:
+        header.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _refused(reply: Reply) -> Outcome:
+    return Outcome(
+        Result.HELD, Scope.MESSAGE, reply, f"Today's sender rules refuse the message: {reply.text or reply}",
+        "Add a rule to senders that matches it (or set default_sender: rewrite) and reload; or delete the message.",
+        "sender-refused", counts=False)  # fmt: skip
+
+
+def _too_large(size: int, limit: int, mailbox: str) -> Outcome:
+    text = f"The message has {size} octets, and {limit} are allowed."
+    return Outcome(
+        Result.FAILED, Scope.MESSAGE, Reply(552, "5.3.4", text), text,
+        f"Send less at once; or raise limits.message_size, and in Exchange Online PowerShell run Set-Mailbox {mailbox}"
+        " -MaxSendSize 150MB.", "message-too-large")  # fmt: skip
+
+
+def _unsafe() -> Outcome:
+    text = "An address of the envelope holds characters that no address may have."
+    return Outcome(
+        Result.FAILED, Scope.MESSAGE, Reply(501, "5.1.3", text), text, "Correct the address and send again.",
+        "bad-recipient-address")  # fmt: skip

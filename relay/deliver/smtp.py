@@ -1,0 +1,178 @@
+"""The SMTP transport: one login to Exchange, carrying one message after another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+
+from aiosmtplib import SMTPException
+
+from relay.clock import Clock
+from relay.deliver.attempt import Attempt, Rules
+from relay.deliver.classify import judge_fault
+from relay.deliver.contract import Begin
+from relay.deliver.parcel import Parcel
+from relay.deliver.session import Session
+from relay.deliver.transaction import Transaction
+from relay.message import Content, Outcome, Recipient, Report, Result, Scope
+from relay.settings import Upstream
+from relay.spool.contract import Claim
+
+OLDEST = 480.0
+"""Seconds a connection is used: Exchange Server ends sessions at 10 minutes (facts 4)."""
+LONGEST_IDLE = 60.0
+"""Seconds a connection may lie idle (facts 4)."""
+FAREWELL = 5.0
+"""Seconds QUIT may take."""
+
+
+class SmtpConnection:
+    """`relay.deliver.contract.Connection` over SMTP; also the `Carrier` that an `Attempt` hands its parcel to."""
+
+    def __init__(
+        self,
+        session: Session,
+        upstream: Upstream,
+        mailbox: str,
+        rules: Rules,
+        clock: Clock,
+        *,
+        number: int = 1,
+        current: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._session = session
+        self._upstream = upstream
+        self._mailbox = mailbox
+        self._rules = rules
+        self._clock = clock
+        self._current = current
+        """False once the configuration this login was made with is no longer today's."""
+        self._opened = self._used = clock.monotonic()
+        self._details = {
+            "transport": "smtp",
+            "host": upstream.host,
+            "tls": session.tls,
+            "connection": str(number),
+        }
+
+    def __repr__(self) -> str:
+        state = "usable" if self.usable() else "spent"
+        return f"<SmtpConnection {self._mailbox} at {self._upstream.host}, {state}, {self._session.carried} carried>"
+
+    @property
+    def transport(self) -> str:
+        """``smtp``."""
+        return "smtp"
+
+    @property
+    def mailbox(self) -> str:
+        """The mailbox it is logged in as."""
+        return self._mailbox
+
+    @property
+    def size_limit(self) -> int:
+        """The smaller of the configured limit and what EHLO said."""
+        offered = self._session.features.size or 0
+        configured = self._upstream.limits.message_size
+        return min(offered, configured) if offered and configured else offered or configured
+
+    @property
+    def utf8(self) -> bool:
+        """Whether the server offers SMTPUTF8."""
+        return self._session.features.utf8
+
+    def usable(self) -> bool:
+        """Whether it is whole, young, awake, within its batch, and made with today's configuration."""
+        now = self._clock.monotonic()
+        return (
+            self._session.wire.alive
+            and self._session.carried < self._upstream.batch_size
+            and now - self._opened < OLDEST
+            and now - self._used <= LONGEST_IDLE
+            and self._current()
+        )
+
+    async def submit(self, claim: Claim, content: Content, begin: Begin) -> Report:
+        """See the contract. SpoolError of ``content`` or ``begin`` comes through; the connection is dropped then."""
+        try:
+            return await Attempt(claim, content, begin, self._rules, self).run()
+        finally:
+            self._used = self._clock.monotonic()
+
+    def unfit(self, parcel: Parcel) -> Outcome | None:
+        """What the server would have to offer and does not. Exchange offers both (facts 4), so a device hides it."""
+        features = self._session.features
+        if parcel.utf8_needed and not features.utf8:
+            return _missing("SMTPUTF8", "an address with letters beyond ASCII", self._upstream.host)
+        if parcel.eight_bit and not features.eight_bit:
+            return _missing("8BITMIME", "8-bit text", self._upstream.host)
+        return None
+
+    async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
+        """All recipients, in as many transactions as the limits ask for; ``begin`` runs beside the first."""
+        begun = asyncio.ensure_future(begin())
+        begun.add_done_callback(_retrieve)
+        try:
+            outcomes = await self._chunks(parcel, begun)
+            if not begun.done():
+                await asyncio.shield(begun)
+            begun.result()
+        except BaseException:
+            self._session.wire.abort()
+            raise
+        self._session.carried += 1
+        return outcomes
+
+    async def _chunks(self, parcel: Parcel, begun: asyncio.Future[None]) -> dict[str, Outcome]:
+        outcomes: dict[str, Outcome] = {}
+        waiting = list(parcel.recipients)
+        most = self._session.most_recipients
+        while waiting:
+            chunk, waiting = waiting[:most], waiting[most:]
+            transaction = Transaction(self._session, parcel, chunk, begun)
+            await transaction.run()
+            outcomes.update(transaction.outcomes)
+            if transaction.fault is not None:
+                _give_up(waiting, outcomes, transaction.fault)
+                break
+            if transaction.crowded and transaction.accepted:
+                most = min(most, len(transaction.accepted))
+                waiting = transaction.crowded + waiting
+        return outcomes
+
+    def details(self) -> dict[str, str]:
+        """Host, TLS version, the connection's number and the message's number on it."""
+        return {**self._details, "message": str(self._session.carried)}
+
+    async def close(self) -> None:
+        """QUIT when the dialogue is in step, and let go."""
+        wire = self._session.wire
+        if wire.alive:
+            try:
+                await wire.command(b"QUIT", FAREWELL)
+            except (SMTPException, OSError):  # nobody to say it to: that is what closing is for
+                wire.abort()
+        wire.abort()
+
+
+def _give_up(recipients: list[Recipient], outcomes: dict[str, Outcome], fault: Outcome) -> None:
+    """Recipients not reached before the connection ended: they wait, certainly not sent."""
+    if fault.uncertain or fault.result is not Result.DEFERRED:
+        fault = judge_fault("connection-lost")
+    for one in recipients:
+        outcomes[one.address] = replace(fault, counts=False)
+
+
+def _missing(extension: str, what: str, host: str) -> Outcome:
+    return Outcome(
+        Result.HELD, Scope.MESSAGE, None,
+        f"The message has {what}, and {host} does not offer {extension}.",
+        "Take SMTP inspection off the firewall (it hides what Exchange offers), then retry the message.",
+        f"{extension.lower()}-not-offered", counts=False)  # fmt: skip
+
+
+def _retrieve(begun: asyncio.Future[None]) -> None:
+    """The error of a begin is raised where it is awaited; an attempt cancelled before that leaves it here."""
+    if not begun.cancelled():
+        begun.exception()
