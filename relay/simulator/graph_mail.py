@@ -1,0 +1,225 @@
+"""What Graph makes of a message: who receives it, what its header becomes, and the MIME text of a JSON message.
+
+Graph has no envelope: To, Cc and Bcc are the delivery list. It puts the directory's name into From, and drops
+from MIME every field that is not one of the usual ones, unless the mailbox has stored that X- name before.
+"""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from email.header import Header as EncodedHeader
+from email.message import EmailMessage
+from email.policy import SMTP
+from pathlib import Path
+from typing import Any
+
+from relay.simulator import graph_errors as refusal
+from relay.simulator.addresses import valid_address
+from relay.simulator.body import Header
+
+KEPT_FIELDS = frozenset(
+    [
+        "to",
+        "cc",
+        "subject",
+        "date",
+        "message-id",
+        "in-reply-to",
+        "references",
+        "reply-to",
+        "mime-version",
+        "importance",
+        "sensitivity",
+        "thread-topic",
+        "thread-index",
+        "disposition-notification-to",
+        "return-receipt-to",
+        "sender",
+    ]
+)
+_PIECE = 57 * 1024  # octets of a file encoded at once: a multiple of 57, the octets of one base64 line
+_FIELD_START = re.compile(rb"(?m)^(?=[!-9;-~]+[ \t]*:)")
+
+
+@dataclass
+class Attachment:
+    """A file of a draft, on disk."""
+
+    id: str
+    name: str
+    content_type: str
+    path: Path
+    size: int
+    inline: bool = False
+    content_id: str = ""
+
+
+@dataclass
+class Mail:
+    """A message ready to be submitted: its text in pieces, its recipients, and what the index shows."""
+
+    recipients: list[str]
+    senders: list[str]  # every address of From and Sender; none means the mailbox
+    subject: str
+    message_id: str
+    has_bcc: bool
+    head: bytes
+    rest: bytes = b""
+    attachments: list[Attachment] = field(default_factory=list)
+    boundary: str = ""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The message as it is stored, never whole in memory."""
+        yield self.head
+        yield self.rest
+        for attachment in self.attachments:
+            yield from _attachment_part(attachment, self.boundary)
+        if self.boundary:
+            yield f"--{self.boundary}--\r\n".encode()
+
+
+def from_mime(encoded: bytes, mailbox: str, display_name: str, known_headers: set[str]) -> Mail:
+    """Read a base64 MIME message. Raises GraphError for base64 or a header block that cannot be read."""
+    try:
+        raw = base64.b64decode(re.sub(rb"\s", b"", encoded), validate=True)
+    except ValueError as error:
+        raise refusal.bad_base64() from error
+    end = re.search(rb"\r?\n\r?\n", raw)
+    block, body = (raw[: end.start()] + b"\r\n", raw[end.end() :]) if end else (raw, b"")
+    header = Header(block)
+    if not header.fields:
+        raise refusal.bad_mime()
+    recipients = _distinct(header.addresses("to") + header.addresses("cc") + header.addresses("bcc"))
+    head = _rewritten(block, mailbox, display_name, known_headers)
+    return Mail(
+        recipients=recipients,
+        senders=[address for name in ("from", "sender") for address in header.addresses(name)],
+        subject=header.text("subject"),
+        message_id=header.text("message-id"),
+        has_bcc=bool(header.all("bcc")),
+        head=head + b"\r\n",
+        rest=body,
+    )
+
+
+def _rewritten(block: bytes, mailbox: str, display_name: str, known_headers: set[str]) -> bytes:
+    """The header block with Graph's From, and without what Graph drops (Bcc and Return-Path among it)."""
+    kept = [_line("From", _formatted(display_name, mailbox))]
+    for text in filter(None, _FIELD_START.split(block)):
+        name = text.split(b":", 1)[0].strip().lower().decode("ascii", "replace")
+        if name in KEPT_FIELDS or name.startswith("content-") or name in known_headers:
+            kept.append(re.sub(rb"\r?\n", b"\r\n", text))
+    return b"".join(kept)
+
+
+def from_json(
+    message: dict[str, Any], mailbox: str, display_name: str, attachments: list[Attachment]
+) -> Mail:
+    """Build the MIME text of a JSON message that has passed the schema."""
+    lists = {name: _recipients(message, name) for name in ("toRecipients", "ccRecipients", "bccRecipients")}
+    text = _text_part(message.get("body") or {})
+    message_id = message.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
+    head = _head(message, mailbox, display_name, lists, message_id)
+    boundary = ""
+    if attachments:
+        boundary = f"_004_{email.utils.make_msgid(domain='b')[1:-3].replace('.', '')}_"
+        head += _line("MIME-Version", "1.0") + _line(
+            "Content-Type", f'multipart/mixed; boundary="{boundary}"'
+        )
+        text = f"\r\n--{boundary}\r\n".encode() + text + b"\r\n"
+    senders = [_address(message[name]) for name in ("from", "sender") if message.get(name)]
+    return Mail(
+        recipients=_distinct([address for entries in lists.values() for _, address in entries]),
+        senders=senders,
+        subject=message.get("subject") or "",
+        message_id=message_id,
+        has_bcc=bool(lists["bccRecipients"]),
+        head=head,
+        rest=text,
+        attachments=attachments,
+        boundary=boundary,
+    )
+
+
+def _head(
+    message: dict[str, Any],
+    mailbox: str,
+    display_name: str,
+    lists: dict[str, list[tuple[str, str]]],
+    message_id: str,
+) -> bytes:
+    lines = [_line("From", _formatted(display_name, mailbox))]
+    for name, key in (("To", "toRecipients"), ("Cc", "ccRecipients")):
+        if lists[key]:
+            lines.append(_line(name, ",\r\n ".join(_formatted(*entry) for entry in lists[key])))
+    if reply_to := _recipients(message, "replyTo"):
+        lines.append(_line("Reply-To", ",\r\n ".join(_formatted(*entry) for entry in reply_to)))
+    lines.append(_line("Subject", _encoded(message.get("subject") or "")))
+    lines.append(_line("Date", email.utils.format_datetime(email.utils.localtime())))
+    lines.append(_line("Message-ID", message_id))
+    if message.get("importance", "normal") != "normal":
+        lines.append(_line("Importance", message["importance"]))
+    custom = message.get("internetMessageHeaders", [])
+    return b"".join(lines + [_line(header["name"], _encoded(header["value"])) for header in custom])
+
+
+def _line(name: str, value: str) -> bytes:
+    return f"{name}: {value}\r\n".encode()
+
+
+def _encoded(text: str) -> str:
+    flat = " ".join(text.split("\r\n")).replace("\r", " ").replace("\n", " ")
+    return flat if flat.isascii() else EncodedHeader(flat, "utf-8", maxlinelen=200).encode(linesep="\r\n")
+
+
+def _formatted(name: str, address: str) -> str:
+    if address.isascii():
+        return email.utils.formataddr((name, address))
+    return f"{_encoded(name)} <{address}>"
+
+
+def _address(recipient: dict[str, Any]) -> str:
+    return str((recipient.get("emailAddress") or {}).get("address") or "")
+
+
+def _recipients(message: dict[str, Any], name: str) -> list[tuple[str, str]]:
+    return [(str(item["emailAddress"].get("name") or ""), _address(item)) for item in message.get(name) or []]
+
+
+def _distinct(addresses: list[str]) -> list[str]:
+    """Each address once, whatever its case. Raises GraphError for one that is no address."""
+    found: dict[str, str] = {}
+    for address in filter(None, addresses):
+        if not valid_address(address):
+            raise refusal.invalid_recipients()
+        found.setdefault(address.lower(), address)
+    return list(found.values())
+
+
+def _text_part(body: dict[str, Any]) -> bytes:
+    part = EmailMessage(policy=SMTP)
+    subtype = "html" if str(body.get("contentType", "text")).lower() == "html" else "plain"
+    part.set_content(str(body.get("content") or ""), subtype=subtype)
+    return part.as_bytes()
+
+
+def _attachment_part(attachment: Attachment, boundary: str) -> Iterator[bytes]:
+    """One file as a MIME part, encoded piece by piece."""
+    name = email.utils.encode_rfc2231(attachment.name, "utf-8")
+    disposition = "inline" if attachment.inline else "attachment"
+    lines = [
+        f"--{boundary}",
+        f"Content-Type: {attachment.content_type or 'application/octet-stream'}",
+        f"Content-Disposition: {disposition}; filename*={name}",
+        "Content-Transfer-Encoding: base64",
+    ]
+    if attachment.content_id:
+        lines.append(f"Content-ID: <{attachment.content_id}>")
+    yield "\r\n".join([*lines, "", ""]).encode()
+    with attachment.path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            yield base64.encodebytes(piece).replace(b"\n", b"\r\n")

@@ -1,0 +1,158 @@
+"""JSON Web Tokens (RFC 7515, 7519): minting the simulator's own, reading those that clients send."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import json
+import secrets
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from relay.simulator.state import State
+
+ALLOWED_SKEW = 300.0  # seconds that Microsoft's services forgive
+
+
+class BadToken(ValueError):
+    """The text is no token, or not signed by whom it should be."""
+
+
+@functools.cache
+def signing_key() -> rsa.RSAPrivateKey:
+    """The key of this process's Entra; made once, since making one takes a while."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@functools.cache
+def key_id() -> str:
+    """The ``kid`` under which the key is published."""
+    numbers = signing_key().public_key().public_numbers()
+    return b64url(hashlib.sha256(str(numbers.n).encode()).digest()[:20])
+
+
+def b64url(data: bytes) -> str:
+    """Base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64url(text: str) -> bytes:
+    """The reverse. Raises BadToken."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadToken(str(error)) from error
+
+
+def mint(state: State, authority: str, resource: str, roles: Iterable[str], acr: str) -> str:
+    """An app-only access token with the claims of Microsoft's "access token claims reference".
+
+    ``acr`` is ``1`` for a secret and ``2`` for a certificate; ``roles`` is left out when there are none.
+    """
+    now = int(state.clock())
+    claims: dict[str, Any] = {
+        "aud": resource,
+        "iss": f"https://sts.windows.net/{state.tenant_id}/",
+        "iat": now - 300,
+        "nbf": now - 300,
+        "exp": now + int(state.token_lifetime),
+        "aio": b64url(secrets.token_bytes(36)),
+        "app_displayname": "relay (simulated)",
+        "appid": state.client_id,
+        "appidacr": acr,
+        "idp": f"https://sts.windows.net/{state.tenant_id}/",
+        "idtyp": "app",
+        "oid": state.service_principal_id(),
+        "rh": b64url(secrets.token_bytes(48)),
+        "roles": sorted(roles),
+        "sid": str(uuid.uuid4()),
+        "sub": state.service_principal_id(),
+        "tid": state.tenant_id,
+        "uti": b64url(secrets.token_bytes(16)),
+        "ver": "1.0",
+        "wids": ["0997a1d0-0d1d-4acb-b408-d5ca73121e90"],
+        "xms_authority": authority,
+    }
+    if not claims["roles"]:
+        del claims["roles"]
+    header = {"typ": "JWT", "nonce": b64url(secrets.token_bytes(32)), "alg": "RS256", "kid": key_id()}
+    signed = f"{_part(header)}.{_part(claims)}"
+    signature = signing_key().sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{signed}.{b64url(signature)}"
+
+
+def _part(content: dict[str, Any]) -> str:
+    return b64url(json.dumps(content, separators=(",", ":")).encode())
+
+
+def read(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
+    """(header, claims, what was signed, signature), nothing verified. Raises BadToken."""
+    pieces = token.split(".")
+    if len(pieces) != 3:
+        raise BadToken("a token has three parts")
+    try:
+        header, claims = json.loads(unb64url(pieces[0])), json.loads(unb64url(pieces[1]))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise BadToken(str(error)) from error
+    if not isinstance(header, dict) or not isinstance(claims, dict):
+        raise BadToken("header and claims are objects")
+    return header, claims, f"{pieces[0]}.{pieces[1]}".encode(), unb64url(pieces[2])
+
+
+def verify_own(token: str, state: State, resource: str) -> dict[str, Any]:
+    """The claims of a token that this Entra issued for this resource and that is in its time. Raises BadToken."""
+    header, claims, signed, signature = read(token)
+    if header.get("kid") != key_id():
+        raise BadToken("signed by an unknown key")
+    try:
+        signing_key().public_key().verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature as error:
+        raise BadToken("the signature is wrong") from error
+    if claims.get("aud") != resource:
+        raise BadToken(f"the token is for {claims.get('aud')}")
+    if claims.get("tid") != state.tenant_id:
+        raise BadToken("the token is of another tenant")
+    if not claims["nbf"] - ALLOWED_SKEW <= state.clock() < claims["exp"]:
+        raise BadToken("the token is outside its time")
+    return claims
+
+
+def certificate_of(header: dict[str, Any], registered: Iterable[str]) -> x509.Certificate | None:
+    """The registered certificate that an assertion's header names by ``x5t#S256`` or ``x5t``."""
+    for pem in registered:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        der = certificate.public_bytes(Encoding.DER)
+        sha1 = hashlib.sha1(der, usedforsecurity=False).digest()  # the legacy thumbprint of x5t
+        if header.get("x5t#S256") == b64url(hashlib.sha256(der).digest()) or header.get("x5t") == b64url(
+            sha1
+        ):
+            return certificate
+    return None
+
+
+def signed_by(certificate: x509.Certificate, algorithm: object, signed: bytes, signature: bytes) -> bool:
+    """Whether the certificate's key made the signature, with RS256 or PS256 (what Entra takes)."""
+    key = certificate.public_key()
+    if not isinstance(key, rsa.RSAPublicKey):
+        return False
+    sha256 = hashes.SHA256()
+    schemes: dict[object, padding.AsymmetricPadding] = {
+        "RS256": padding.PKCS1v15(),
+        "PS256": padding.PSS(padding.MGF1(sha256), padding.PSS.DIGEST_LENGTH),
+    }
+    if algorithm not in schemes:
+        return False
+    try:
+        key.verify(signature, signed, schemes[algorithm], sha256)
+    except InvalidSignature:
+        return False
+    return True
