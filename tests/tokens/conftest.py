@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from fake_entra_server import FakeClock, FakeEntra, Identity, Make, make_identity, make_upstream
+
 from relay import events
 from relay.tokens.entra import EntraTokens
+from tests.tokens.fake_entra_server import FakeClock, FakeEntra, Identity, Make, make_identity, make_upstream
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 

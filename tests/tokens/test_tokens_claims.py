@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 import pytest
-from fake_entra_server import CLIENT, GRAPH, OUTLOOK, TENANT, make_token, make_upstream
 from hypothesis import given
 from hypothesis import strategies as st
+
 from relay.settings import ManagedIdentity
 from relay.tokens import claims
 from relay.tokens.contract import Resource, Token
+from tests.tokens.fake_entra_server import CLIENT, GRAPH, OUTLOOK, TENANT, make_token, make_upstream
 
 UPSTREAM = make_upstream("https://localhost", None)
 

@@ -19,7 +19,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
-from fake_entra_server import (
+
+from relay.errors import TokenError
+from relay.settings import Certificate, ClientSecret, FederatedTokenFile, ManagedIdentity, Secret
+from relay.tokens import credentials
+from relay.tokens.contract import Resource
+from relay.tokens.entra import EntraTokens
+from tests.tokens.fake_entra_server import (
     CLIENT,
     OUTLOOK,
     TENANT,
@@ -30,11 +36,6 @@ from fake_entra_server import (
     make_token,
     make_upstream,
 )
-from relay.errors import TokenError
-from relay.settings import Certificate, ClientSecret, FederatedTokenFile, ManagedIdentity, Secret
-from relay.tokens import credentials
-from relay.tokens.contract import Resource
-from relay.tokens.entra import EntraTokens
 
 PASS = "pässphrase"
 

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from error_table import PAGE, fill
+
 from relay.tokens import aadsts, faults, reasons
 from relay.tokens.reasons import LOCAL, Reason, local
+from tests.tokens.error_table import PAGE, fill
 
 EVERY = (*aadsts.REASONS, aadsts.UNKNOWN, *LOCAL)
 ROOM = Path(reasons.__file__).parent

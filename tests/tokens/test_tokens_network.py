@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fake_entra_server import FakeClock, FakeEntra, Identity, Make, make_identity, make_upstream
+
 from relay.errors import TokenError
 from relay.tokens import entra as module
 from relay.tokens.contract import Resource, Token
 from relay.tokens.entra import EntraTokens
+from tests.tokens.fake_entra_server import FakeClock, FakeEntra, Identity, Make, make_identity, make_upstream
 
 
 async def refused(tokens: EntraTokens) -> TokenError:

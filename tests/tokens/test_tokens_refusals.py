@@ -6,12 +6,13 @@ import ssl
 
 import pytest
 from aiohttp import web
-from fake_entra_server import CLIENT, SECRET, TENANT, FakeClock, FakeEntra, Make, refusal
+
 from relay.errors import TokenError
 from relay.settings import ClientSecret, Secret
 from relay.tokens import aadsts
 from relay.tokens.contract import Resource
 from relay.tokens.entra import EntraTokens
+from tests.tokens.fake_entra_server import CLIENT, SECRET, TENANT, FakeClock, FakeEntra, Make, refusal
 
 GUID = "0f0f0f0f-1111-2222-3333-444444444444"
 

@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 from aiohttp import web
-from fake_entra_server import GRAPH, OUTLOOK, FakeClock, FakeEntra, Make
+
 from relay.errors import TokenError
 from relay.tokens import policy
 from relay.tokens.contract import Resource, Token
 from relay.tokens.entra import EntraTokens
+from tests.tokens.fake_entra_server import GRAPH, OUTLOOK, FakeClock, FakeEntra, Make
 
 Logged = list[tuple[str, dict[str, object]]]
 
