@@ -1,0 +1,84 @@
+"""A courier without a network: it remembers what it carried and answers as told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from relay.message import Content, Outcome, Reply, Report, Result, Trouble
+from relay.spool.contract import Claim
+
+SENT = Outcome(Result.SENT, reply=Reply(250, "2.0.0", "OK"))
+Script = Callable[[Claim], Outcome | Report]
+
+
+class FakeConnection:
+    """Carries up to ``batch`` messages."""
+
+    transport = "smtp"
+
+    def __init__(self, courier: FakeCourier, mailbox: str, batch: int) -> None:
+        self._courier = courier
+        self._mailbox = mailbox
+        self._left = batch
+        self.broken = False
+
+    def usable(self) -> bool:
+        return self._left > 0 and not self.broken
+
+    async def submit(self, claim: Claim, content: Content, begin) -> Report:
+        self._left -= 1
+        await begin()
+        await self._courier.gate.wait()
+        answer = self._courier.answer(claim)
+        report = (
+            answer
+            if isinstance(answer, Report)
+            else Report({r.address: answer for r in claim.envelope.recipients})
+        )
+        if report.lane_trouble is not None:
+            self.broken = True
+        if any(one.result is Result.SENT for one in report.outcomes.values()):
+            self._courier.sent.append(claim)
+            self._courier.progress.set()
+        return report
+
+    async def close(self) -> None:
+        self._courier.open_now -= 1
+
+
+class FakeCourier:
+    """``answer`` decides each message, ``refuse`` each login (None: let in); ``gate`` keeps messages under way."""
+
+    def __init__(self, batch: int = 30) -> None:
+        self.batch = batch
+        self.answer: Script = lambda claim: SENT
+        self.refuse: Outcome | None = None
+        self.opened: list[str] = []
+        self.tries = 0
+        self.open_now = 0
+        self.most_open = 0
+        self.sent: list[Claim] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.progress = asyncio.Event()
+
+    async def open(self, upstream: str, mailbox: str) -> FakeConnection:
+        self.tries += 1
+        self.progress.set()
+        if self.refuse is not None:
+            raise Trouble(self.refuse)
+        self.opened.append(mailbox)
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        return FakeConnection(self, mailbox, self.batch)
+
+    async def close(self) -> None:
+        return None
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Wait for something that a message or a login brings about."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self.progress.clear()
+                await self.progress.wait()
