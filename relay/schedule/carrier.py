@@ -119,12 +119,12 @@ class Carrier:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
         done = settlement(claim, report, scheduler.rules, now, key)
-        tell(lane.name, claim, done, report)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
         task = asyncio.ensure_future(self._settle(done, now))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
+        tell(lane.name, claim, done, report)
         await scheduler.after_report(lane, claim, report)
 
     async def _settle(self, done: Settlement, now: float) -> None:

@@ -8,6 +8,9 @@ from relay import events
 from relay.message import Outcome, Report, Result
 from relay.spool.contract import Claim, Settlement
 
+_OWN = frozenset({"id", "lane", "recipients", "reply"})
+"""Fields that the event sets itself."""
+
 
 def iso(seconds: float) -> str:
     """ISO 8601 in UTC with milliseconds."""
@@ -33,7 +36,8 @@ def _tell_one(lane: str, claim: Claim, done: Settlement, result: Result, outcome
     if first.uncertain:
         events.uncertain(id=claim.id, lane=lane, why=first.reason)
     if result is Result.SENT:
-        events.delivered(id=claim.id, lane=lane, recipients=len(outcomes), reply=words, **done.details)
+        more = {key: value for key, value in done.details.items() if key not in _OWN}
+        events.delivered(id=claim.id, lane=lane, recipients=len(outcomes), reply=words, **more)
     elif result is Result.DEFERRED:
         events.deferred(
             id=claim.id,

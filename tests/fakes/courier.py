@@ -41,6 +41,7 @@ class FakeConnection:
         if any(one.result is Result.SENT for one in report.outcomes.values()):
             self._courier.sent.append(claim)
             self._courier.progress.set()
+        report.details.update({"host": "mail.example", "reply": "250 2.0.0 OK", "transport": "smtp"})
         return report
 
     async def close(self) -> None:
