@@ -96,6 +96,7 @@ class Header:
         text = block.decode("utf-8", "surrogateescape")
         unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
         matches = (_FIELD.fullmatch(line) for line in unfolded.splitlines() if line)
+        self._addresses: dict[str, list[str]] = {}
         self.fields = [(match[1].lower(), match[2]) for match in matches if match]
 
     def all(self, name: str) -> list[str]:
@@ -114,7 +115,9 @@ class Header:
 
     def addresses(self, name: str) -> list[str]:
         """The addresses of all fields of this name; an unreadable one gives an empty text."""
-        return [address for _, address in getaddresses(self.all(name))]
+        if name not in self._addresses:
+            self._addresses[name] = [address for _, address in getaddresses(self.all(name))]
+        return self._addresses[name]
 
 
 async def read_data(channel: Channel, body: Body, begun: Callable[[], Awaitable[None]]) -> None:

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,7 +44,7 @@ class Accepted:
 
     def to_json(self) -> dict[str, Any]:
         """The fields, for the control address."""
-        return {**asdict(self), "path": str(self.path)}
+        return {**vars(self), "path": str(self.path)}
 
 
 class Incoming:
