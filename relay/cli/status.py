@@ -1,0 +1,124 @@
+"""`relay status`: listeners, lanes, tokens, the secret's expiry and the spool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+from relay.cli.options import AsJson, ConfigPath, settings_of
+from relay.cli.output import duration, emit_json, local, octets, say, show_fields, show_table
+from relay.errors import ControlError
+from relay.logs import visible
+
+Shape = Mapping[str, Any]
+
+
+def add_command(app: typer.Typer) -> None:
+    """Register `relay status`."""
+    app.command("status")(status)
+
+
+def status(config: ConfigPath = None, as_json: AsJson = False) -> None:
+    """Show how the relay is: lanes with their reasons and remedies, limits used, tokens, secret expiry.
+
+    With the daemon stopped, the spool is read instead.
+    """
+    from relay.control import ask
+
+    settings = settings_of(config)
+    try:
+        shape: Shape = ask(settings, "status")
+    except ControlError as error:
+        from relay.status import offline
+
+        say(f"relay: {error}; this is what the spool says")
+        shape = asyncio.run(offline(settings))
+    if as_json:
+        emit_json(shape)
+    else:
+        show(shape)
+
+
+def show(shape: Shape) -> None:
+    """The status for people."""
+    started = shape.get("started")
+    show_fields(
+        [("version", shape.get("version")), ("started", local(started) if started else "not running")]
+    )
+    _table("Listeners", ("bind", "connections", "accepted", "rejected"), shape.get("listeners", ()))
+    _lanes(shape.get("lanes", ()))
+    for lane in shape.get("lanes", ()):
+        _trouble(lane)
+    _tokens(shape.get("tokens", ()))
+    _credentials(shape.get("credentials", ()))
+    _spool(shape.get("spool") or {})
+
+
+def _table(title: str, columns: Sequence[str], items: Sequence[Shape]) -> None:
+    if items:
+        typer.echo("")
+        show_table(title, columns, [[item.get(column) for column in columns] for item in items])
+
+
+def _lanes(lanes: Sequence[Shape]) -> None:
+    if not lanes:
+        return
+    rows = [
+        (
+            f"{lane.get('upstream')}/{lane.get('mailbox')}",
+            lane.get("transport"),
+            lane.get("state"),
+            lane.get("backlog"),
+            local(lane.get("oldest")),
+            f"{lane.get('sent_last_minute') or 0}/{lane.get('limit_per_minute') or 'no limit'}",
+            duration(lane.get("time_to_drain")),
+        )
+        for lane in lanes
+    ]
+    columns = ("lane", "transport", "state", "backlog", "oldest", "sent/min", "drained in")
+    typer.echo("")
+    show_table("Lanes", columns, rows, right=("backlog",))
+
+
+def _trouble(lane: Shape) -> None:
+    """Why a lane is not open, in full: a table's cell is too narrow for a remedy."""
+    if lane.get("state") in (None, "open") or not lane.get("reason"):
+        return
+    name = visible(f"{lane.get('upstream')}/{lane.get('mailbox')}")
+    typer.echo(f"\n{name} is {visible(str(lane['state']))} since {local(lane.get('since'))}")
+    typer.echo(f"  why:    {visible(str(lane['reason']))}")
+    if lane.get("remedy"):
+        typer.echo(f"  remedy: {visible(str(lane['remedy']))}")
+
+
+def _tokens(tokens: Sequence[Shape]) -> None:
+    rows = [
+        (one.get("upstream"), one.get("resource"), local(one.get("expires")), one.get("error"))
+        for one in tokens
+    ]
+    if rows:
+        typer.echo("")
+        show_table("Tokens", ("upstream", "resource", "expires", "error"), rows)
+
+
+def _credentials(credentials: Sequence[Shape]) -> None:
+    rows = [(one.get("upstream"), one.get("kind"), one.get("expires") or "not known") for one in credentials]
+    if rows:
+        typer.echo("")
+        show_table("Credentials", ("upstream", "kind", "expires"), rows)
+
+
+def _spool(spool: Shape) -> None:
+    if spool:
+        typer.echo("")
+        show_fields(
+            [
+                ("spool", spool.get("url")),
+                ("messages", str(spool.get("messages"))),
+                ("size", octets(spool.get("bytes"))),
+                ("free", octets(spool.get("free"))),
+            ]
+        )
