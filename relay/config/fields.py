@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from relay.config import values
 from relay.settings import Network
 
 KB, MB, GB, TB = 1024, 1024**2, 1024**3, 1024**4
+_CUT_HASH = re.compile(r"\s*\$argon2id\$v=\d+\$m=\d+\s*")
+_HASH_PIECE = re.compile(r"t=\d+|p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
 BATCHES = {"small": 10, "medium": 30, "large": 100}
 
 
@@ -39,6 +42,21 @@ class Section(BaseModel):
             return data
         known = {field.alias or name for name, field in cls.model_fields.items()}
         return {key: value for key, value in data.items() if value is not None or key not in known}
+
+
+class PasswordSection(Section):
+    """A section with a ``password`` that is an argon2 hash."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rejoin_hash(cls, data: object) -> object:
+        # A hash holds commas. Unquoted between braces, YAML cuts it there and takes the rest for empty keys.
+        if not isinstance(data, dict) or not _CUT_HASH.fullmatch(str(data.get("password"))):
+            return data
+        rest = [key for key, value in data.items() if value is None and _HASH_PIECE.fullmatch(key)]
+        joined = {key: value for key, value in data.items() if key not in rest}
+        joined["password"] = ",".join([str(data["password"]).strip(), *rest])
+        return joined
 
 
 def _kind(read: Callable[[object], Any], **schema: object) -> tuple[PlainValidator, WithJsonSchema]:

@@ -32,6 +32,7 @@ from relay.config.fields import (
     HttpsUrl,
     Identity,
     Net,
+    PasswordSection,
     Pattern,
     Proxy,
     ReplyTo,
@@ -214,7 +215,7 @@ class ListenerSection(Section):
     )
 
 
-class ClientSection(Section):
+class ClientSection(PasswordSection):
     """clients[]: a name and password for AUTH PLAIN and LOGIN."""
 
     username: Text = Field(description="The name the client logs in with, unique.", examples=["stand-in"])
@@ -301,7 +302,7 @@ class WebTlsSection(Section):
     )
 
 
-class WebSection(Section):
+class WebSection(PasswordSection):
     """web: the administrator's page; off when the section is not given."""
 
     bind: Bind = Field("127.0.0.1:8025", description="Address and port of the page.")
