@@ -127,14 +127,13 @@ def verify_own(token: str, state: State, resource: str) -> dict[str, Any]:
 
 
 def certificate_of(header: dict[str, Any], registered: Iterable[str]) -> x509.Certificate | None:
-    """The registered certificate that an assertion's header names by ``x5t#S256`` or ``x5t``."""
+    """The registered certificate that an assertion's header names by ``x5t#S256`` or ``x5t`` (padded or not)."""
+    named = {str(header.get(field, "")).rstrip("=") for field in ("x5t#S256", "x5t")}
     for pem in registered:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         der = certificate.public_bytes(Encoding.DER)
         sha1 = hashlib.sha1(der, usedforsecurity=False).digest()  # the legacy thumbprint of x5t
-        if header.get("x5t#S256") == b64url(hashlib.sha256(der).digest()) or header.get("x5t") == b64url(
-            sha1
-        ):
+        if named & {b64url(hashlib.sha256(der).digest()), b64url(sha1)}:
             return certificate
     return None
 

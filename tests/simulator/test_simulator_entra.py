@@ -176,6 +176,7 @@ async def test_a_client_assertion_needs_a_registered_certificate(start: Start) -
     credential = {"private_key": private, "public_certificate": certificate}
     arguments = (authority, str(sim.ca_file), sim.state.client_id, credential)
     good = await asyncio.to_thread(msal_token, *arguments)
+    assert "access_token" in good, good
     assert claims_of(good["access_token"])["appidacr"] == "2"
     sim.state.certificates.clear()
     refused = await asyncio.to_thread(msal_token, *arguments)
