@@ -10,14 +10,14 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from relay.rewrite.encoding import clean, decode_words, encode_words
+from relay.rewrite.encoding import clean, decode_words, encode_words, well_formed
 
 ADDRESS_LIMIT = 320
 """Longest address taken for one: 64 + @ + 255 (RFC 5321 section 4.5.3.1)."""
 NAME_LIMIT = 256
 """Longest display name, in characters: what Exchange keeps of one."""
 _RAW_NAME_LIMIT = 700
-_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~-"
+_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
 _WORD = rf'(?:[{_ATEXT}]{{1,200}}+|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\U0010ffff]|\\[ -~])*+")'
 _UTF8_WORD = rf'(?:[{_ATEXT}\xa1-\U0010ffff]{{1,200}}+|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\xa0]|\\[ -~])*+")'
 _PHRASE = re.compile(rf"{_WORD}(?:[ ]{_WORD})*+")
@@ -102,9 +102,9 @@ def write_phrase(phrase: str, *, smtputf8: bool = False) -> str:
 
 
 def _decodes_cleanly(phrase: str) -> bool:
-    """Encoded words may hide line ends or endless text; such a name is written anew."""
+    """Encoded words may be broken, or hide line ends or endless text; such a name is written anew."""
     shown = decode_words(phrase)
-    return len(shown) <= NAME_LIMIT and clean(shown) == shown.strip()
+    return well_formed(phrase) and len(shown) <= NAME_LIMIT and clean(shown) == shown.strip(" ")
 
 
 def encode_name(name: str) -> str:
@@ -113,7 +113,7 @@ def encode_name(name: str) -> str:
     if not name:
         return ""
     if not name.isascii() or "=?" in name:
-        return encode_words(name)
+        return encode_words(name, lead=len("From: "))
     if _ATOMS.fullmatch(name) and len(max(name.split(" "), key=len)) <= 200:
         return name
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'

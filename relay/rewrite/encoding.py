@@ -13,6 +13,7 @@ import unicodedata
 WORD_LIMIT = 75
 """Longest encoded word, delimiters included (RFC 2047 section 2)."""
 _PREFIX_Q, _PREFIX_B, _SUFFIX = "=?utf-8?q?", "=?utf-8?b?", "?="
+_LEAD_LIMIT = 40
 _ROOM = WORD_LIMIT - len(_PREFIX_Q) - len(_SUFFIX)
 
 _WORD = re.compile(r"=\?([A-Za-z0-9_.:+-]++)(?:\*[A-Za-z0-9-]*+)?\?([bBqQ])\?([^?\r\n]*+)\?=")
@@ -89,6 +90,11 @@ def decode_words(text: str) -> str:
     return "".join(out)
 
 
+def well_formed(text: str) -> bool:
+    """Whether everything that looks like an encoded word is one; readers disagree about the others."""
+    return "=?" not in text or "=?" not in _WORD.sub(" ", text)
+
+
 def _word_octets(encoding: str, text: str) -> bytes | None:
     """The octets of one encoded word; None when it cannot be decoded and is better shown as it is."""
     raw = text.encode("utf-8", "replace")
@@ -108,20 +114,23 @@ def _decoded(octets: bytes, charset: str) -> str:
     return whole(octets.decode(codec, "replace"))
 
 
-def encode_words(text: str) -> str:
-    """The text as UTF-8 encoded words of at most 75 characters, parted by single blanks (RFC 2047 section 2)."""
+def encode_words(text: str, *, lead: int = 0) -> str:
+    """The text as UTF-8 encoded words of at most 75 characters, parted by single blanks (RFC 2047 section 2).
+
+    ``lead`` columns are taken already (the field's name): the first word is that much shorter.
+    """
     octets = whole(text).encode("utf-8")
     unsafe = sum(octet not in _SAFE_Q and octet != 0x20 for octet in octets)
-    word, room = (_q_word, _ROOM) if unsafe * 6 <= len(octets) else (_b_word, _ROOM // 4 * 3)
+    word = _q_word if unsafe * 6 <= len(octets) else _b_word
     words: list[str] = []
-    piece, used = b"", 0
+    piece, used, columns = b"", 0, _ROOM - min(lead, _LEAD_LIMIT)
     for char in whole(text):
         data = char.encode("utf-8")
         cost = sum(1 if octet in _SAFE_Q or octet == 0x20 else 3 for octet in data)
         cost = cost if word is _q_word else len(data)
-        if used + cost > room:
+        if used + cost > (columns if word is _q_word else columns // 4 * 3):
             words.append(word(piece))
-            piece, used = b"", 0
+            piece, used, columns = b"", 0, _ROOM
         piece, used = piece + data, used + cost
     return " ".join([*words, word(piece)] if piece else words)
 
@@ -135,7 +144,7 @@ def _b_word(octets: bytes) -> str:
     return _PREFIX_B + binascii.b2a_base64(octets, newline=False).decode("ascii") + _SUFFIX
 
 
-def encode_unstructured(text: str, *, longest: int = 900) -> str:
+def encode_unstructured(text: str, *, lead: int = 0, longest: int = 900) -> str:
     """Free text in ASCII: the stretch from the first to the last word that needs it becomes encoded words."""
     words = clean(text).split(" ")
     odd = [index for index, word in enumerate(words) if not word.isascii() or len(word) > longest]
@@ -146,7 +155,8 @@ def encode_unstructured(text: str, *, longest: int = 900) -> str:
         first -= 1  # blanks between encoded words are not shown: an older neighbour joins in
     while last < len(words) and words[last].startswith("=?") and words[last].endswith("?="):
         last += 1
-    middle = encode_words(clean(decode_words(" ".join(words[first:last]))))
+    shown = clean(decode_words(" ".join(words[first:last])))
+    middle = encode_words(shown, lead=0 if first else lead)
     return " ".join([*words[:first], middle, *words[last:]])
 
 

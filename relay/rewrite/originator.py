@@ -19,7 +19,6 @@ from relay.rewrite.addresses import (
 )
 from relay.rewrite.contract import Route
 from relay.rewrite.encoding import decode_words, visible
-from relay.rewrite.fields import Field, build
 from relay.rewrite.headers import Originators
 from relay.rewrite.repairs import Work, write_list
 
@@ -90,21 +89,16 @@ def _name(given: list[Mailbox], policy: str, sender: str, same_address: bool, sm
 
 def set_from(work: Work, new: NewFrom) -> None:
     """Exactly one From field, where the first one stood, or at the end."""
-    places = [index for index, (name, _) in enumerate(work.fields) if name == b"from"]
-    if new.unchanged and len(places) == 1:
+    there = sum(name == b"from" for name, _ in work.fields)
+    if new.unchanged and there == 1:
         return
-    made: Field = (b"from", build("From", new.value))
-    if not places:
-        work.fields.append(made)
+    work.put("From", new.value)
+    if not there:
         work.notes.append("From added")
-        return
-    if len(places) > 1:
+    elif there > 1:
         work.notes.append(
             "several From fields joined" if len(new.addresses) > 1 else "several From fields made one"
         )
-    fields = [one for one in work.fields if one[0] != b"from"]
-    fields.insert(places[0], made)
-    work.fields = fields
 
 
 def set_reply_to(work: Work, new: NewFrom, originators: Originators, policy: str, sender: str) -> None:
@@ -112,8 +106,7 @@ def set_reply_to(work: Work, new: NewFrom, originators: Originators, policy: str
     if policy == "none":
         return
     if policy != "original":
-        work.drop(b"reply-to")
-        work.add("Reply-To", write_address(policy, smtputf8=work.smtputf8) or new.addresses[0])
+        work.put("Reply-To", write_address(policy, smtputf8=work.smtputf8) or new.addresses[0])
     elif not work.has(b"reply-to"):
         value = _original(new, originators, sender, work.smtputf8)
         if value:

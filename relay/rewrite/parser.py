@@ -15,13 +15,18 @@ MAILBOXES_LIMIT = 1000
 """Addresses read from one field; more than any real From or Reply-To has."""
 
 Token = tuple[str, str]
-"""(kind, text): w blanks, q quoted string, l domain literal, c inside of a comment, s special, a other text."""
+"""(kind, text): w blanks, q quoted string, l domain literal, c inside of a comment, s special, a other text.
+
+An encoded word is one piece of text, whatever specials a careless writer left in it.
+"""
 
 _TOKEN = re.compile(
-    r'([ \t\r\n]++)|("(?:[^"\\]|\\.)*+")|(\[(?:[^\[\]\\]|\\.)*+\])|([<>,:;@])|([^ \t\r\n"()<>\[\],:;@\\]++)|(\\.)|(.)',
+    r"(=\?[A-Za-z0-9_.:+*-]++\?[bBqQ]\?[^? \t\r\n<>]*+\?=)"
+    r'|([ \t\r\n]++)|("(?:[^"\\]|\\.)*+")|(\[(?:[^\[\]\\]|\\.)*+\])|([<>,:;@])'
+    r'|([^ \t\r\n"()<>\[\],:;@\\]++)|(\\.)|(.)',
     re.DOTALL,
 )
-_KINDS = "wqlsaax"
+_KINDS = "awqlsaax"
 _PARENTHESIS = re.compile(r"\\.|[()]", re.DOTALL)
 _GAPS = re.compile(r"[\s<>(),;:\"]+")
 _NAME_OCTETS = 4000
@@ -144,7 +149,7 @@ def parse_mailboxes(text: str) -> list[Mailbox]:
         if again.found:
             return again.found
     name = reader.loose or reader.group
-    return [Mailbox(name, "")] if name else []
+    return [Mailbox(name, "")] if any(map(str.isalnum, name)) else []
 
 
 def _phrase(words: list[Token]) -> str:
@@ -198,7 +203,7 @@ def _bare_address(words: list[Token]) -> tuple[str, list[Token]]:
         if word == ("s", "@"):
             start, end = _left(words, index), _right(words, index)
             address = _joined(words[start:end]).strip("'")
-            if is_address(address):
+            if is_address(address) and ("s", "@") not in (*words[start - 1 : start], *words[end : end + 1]):
                 return address, [*words[:start], ("w", " "), *words[end:]]
     for index, (kind, piece) in enumerate(words):
         if kind == "q":

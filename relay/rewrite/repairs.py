@@ -62,6 +62,14 @@ class Work:
         """Append a field."""
         self.fields.append((name.lower().encode("ascii"), build(name, value)))
 
+    def put(self, name: str, value: str) -> None:
+        """One field of that name: where the first one stood, or at the end."""
+        key = name.lower().encode("ascii")
+        place = next((index for index, one in enumerate(self.fields) if one[0] == key), len(self.fields))
+        self.fields[place : place + 1] = [(key, build(name, value))]
+        if any(one[0] == key for one in self.fields[place + 1 :]):
+            self.fields[place + 1 :] = [one for one in self.fields[place + 1 :] if one[0] != key]
+
 
 def tidy(work: Work) -> None:
     """Hidden, empty and repeated fields: one look at all names decides whether anything needs doing."""
@@ -155,7 +163,7 @@ def _ascii_field(name: bytes, title: str, text: str) -> bytes | None:
         return build(title, _question_marks(_PARAMETER.sub(_parameter, text)))
     if name in _STRUCTURED:
         return build(title, _question_marks(text))
-    return build(title, encode_unstructured(text), structured=False)
+    return build(title, encode_unstructured(text, lead=len(title) + 2), structured=False)
 
 
 def write_list(mailboxes: list[Mailbox], *, smtputf8: bool = False) -> str:
@@ -185,8 +193,9 @@ def fold_long(work: Work) -> None:
             continue
         folded = refold(_with_places(name, raw))
         if too_long(folded) and name not in (_ADDRESSES | _PARAMETERS | _STRUCTURED) and raw.isascii():
-            text = encode_unstructured(value_of(raw).decode("ascii"))
-            folded = build(shown_name(raw), text, structured=False)
+            title = shown_name(raw)
+            text = encode_unstructured(value_of(raw).decode("ascii"), lead=len(title) + 2)
+            folded = build(title, text, structured=False)
         work.fields[index] = (name, folded)
         done = "left too long" if too_long(folded) else "folded"
         work.notes.append(f"{shown_name(raw)}: line over 998 octets {done}")
@@ -198,10 +207,13 @@ def _with_places(name: bytes, raw: bytes) -> bytes:
         return raw.replace(b"><", b"> <")
     if name not in _ADDRESSES:
         return raw
-    places = {"s,": ", ", "s;": "; "}
     head, colon, value = raw.partition(b":")
-    text = "".join(
-        f"({piece})" if kind == "c" else places.get(kind + piece, piece)
-        for kind, piece in tokens(value.decode("latin-1"))
-    )
+    pieces: list[str] = []
+    open_ended = False
+    for kind, piece in tokens(value.decode("latin-1")):
+        if open_ended and kind != "w":
+            pieces.append(" ")
+        open_ended = kind == "s" and piece in ",;"
+        pieces.append(f"({piece})" if kind == "c" else piece)
+    text = "".join(pieces)
     return head + colon + text.encode("latin-1") if text.endswith("\r\n") else raw
