@@ -128,13 +128,17 @@ def judge_error(phase: Phase, error: BaseException, names: Names = NAMELESS) -> 
     if isinstance(error, SMTPResponseException):
         reply = reply_of(error.code, error.message)
         if error.code < 0:
-            return replace(judge_fault("malformed-reply", names), reply=reply)
+            return replace(_at_server(phase, judge_fault("malformed-reply", names)), reply=reply)
         return judge(phase, reply, names)
     code = _fault_code(phase, error)
     if code is None:
         raise error
-    outcome = judge_fault(code, names, _detail(error))
-    if phase in SERVER and outcome.scope is Scope.LANE:  # before the login no mailbox is concerned
+    return _at_server(phase, judge_fault(code, names, _detail(error)))
+
+
+def _at_server(phase: Phase, outcome: Outcome) -> Outcome:
+    """Before AUTH no mailbox is concerned yet: a lane's fault is the upstream's."""
+    if phase in SERVER and outcome.scope is Scope.LANE:
         return replace(outcome, scope=Scope.UPSTREAM)
     return outcome
 
@@ -163,7 +167,7 @@ def _detail(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return str(error.verify_message)
     if isinstance(error, ssl.SSLError):
-        return str(error.reason or "")
+        return str(getattr(error, "reason", None) or "")
     if isinstance(error, OSError) and error.strerror and not isinstance(error, SMTPException):
         return str(error.strerror)
     return ""

@@ -157,7 +157,6 @@ class Transaction:
         self._raise_early()
         self._dotted = True
         self._wire.send(pending + stuffing.finish(), 1)
-        await self._wire.drained(timeout)
         self._took_body(await self._wire.read_response(timeout))
 
     async def _blocks(self) -> AsyncGenerator[bytes, None]:

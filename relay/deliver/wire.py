@@ -173,7 +173,11 @@ class Wire(SMTPProtocol):
         return await self.read_response(timeout)
 
     async def drained(self, timeout: float) -> None:
-        """Wait until the transport takes more; ``timeout`` seconds without any progress raise TimeoutError."""
+        """Wait until the transport takes more; ``timeout`` seconds without any progress raise TimeoutError.
+
+        Lets the loop turn once in any case: a lost connection is only then noticed, and others get their turn.
+        """
+        await asyncio.sleep(0)
         if self._paused:
             async with asyncio.timeout(timeout):
                 await self._drain_helper()
