@@ -82,7 +82,7 @@ class Dialog:
             "DATA",
         ):
             reply = await self.say(command)
-            if reply[0] not in "23":
+            if reply[:1] not in ("2", "3"):
                 return reply
         return await self.say(data + b"\r\n.")
 
