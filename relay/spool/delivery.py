@@ -19,12 +19,16 @@ from relay.spool.records import (
     HELD,
     QUEUED,
     SENT,
+    STATES,
     add_event,
     ms,
     read_claim,
 )
+from relay.spool.states import DONE as DONE_WORD
+from relay.spool.states import message_state
 
 _RESULTS = {Result.SENT: SENT, Result.FAILED: FAILED, Result.DEFERRED: DEFERRED, Result.HELD: HELD}
+_NUMBERS = {STATES[n].value: n for n in (QUEUED, DEFERRED, HELD)} | {DONE_WORD: DONE}
 _LAST_WORD = {SENT: "delivered", FAILED: "failed", DEFERRED: "deferred", HELD: "held"}
 
 
@@ -115,7 +119,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> tup
         _write_trace(connection, number, done)
     if done.move_to is not None:
         move(connection, number, done.move_to, now_ms)
-    state = _message_state(kept)
+    state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
         return number, finish(connection, number, now_ms, keep_content=FAILED in kept)
     _reschedule(connection, number, state, done, now_ms)
@@ -150,14 +154,6 @@ def _settle_recipients(
         changes,
     )
     return [row[0] for row in connection.execute("SELECT state FROM recipient WHERE message = ?", (number,))]
-
-
-def _message_state(recipients: list[int]) -> int:
-    unfinished = {state for state in recipients if state in (QUEUED, DEFERRED, HELD)}
-    for state in (HELD, DEFERRED, QUEUED):
-        if state in unfinished:
-            return state
-    return DONE
 
 
 def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) -> None:
