@@ -1,0 +1,136 @@
+"""Who a client is: argon2 hashes checked off the event loop, the same work for unknown names as for known ones.
+
+RFC 4954 (AUTH), RFC 4616 (PLAIN); LOGIN has no RFC, its prompts are those every old client waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import argon2
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from relay import events
+from relay.accept.addresses import matches
+from relay.settings import ClientLogin
+
+VERIFIES_AT_ONCE = 2
+"""An argon2 check takes tens of milliseconds and 64 MB; more at once would starve the deliveries."""
+
+REMEMBERED = 1000
+"""Successful logins kept in memory, so that a device with a connection per message costs one check."""
+
+DELAYS = (0.0, 1.0, 2.0, 4.0)
+"""Seconds before the answer to a client's first, second, ... wrong password; the last repeats."""
+
+_FORGET_AFTER = 600.0
+_MANY_CLIENTS = 10_000
+
+
+class BadCredentials(ValueError):
+    """Not base64, or not the shape the mechanism has: 501 5.5.2."""
+
+
+class Authenticator:
+    """Checks user names and passwords against ``clients``."""
+
+    def __init__(self, logins: Sequence[ClientLogin]) -> None:
+        self._logins = {login.username: login for login in logins}
+        self._hasher = argon2.PasswordHasher()
+        self._nobody = self._logins[next(iter(self._logins))].password.reveal() if self._logins else None
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        self._turn = asyncio.Semaphore(VERIFIES_AT_ONCE)
+
+    async def check(self, username: str, password: str) -> bool:
+        """Whether the password is the user's. Unknown users cost one check too, so time tells nothing."""
+        login = self._logins.get(username)
+        stored = login.password.reveal() if login else self._nobody
+        if stored is None:
+            return False
+        mark = self._mark(username, password, stored)
+        if login and mark in self._known:
+            self._known.move_to_end(mark)
+            return True
+        async with self._turn:
+            right = await asyncio.to_thread(self._verify, stored, password)
+        if not (login and right):
+            return False
+        self._remember(mark)
+        return True
+
+    def may_send_as(self, username: str, address: str) -> bool:
+        """Whether this user's ``may_send_as`` covers the address. The null sender names nobody and passes."""
+        login = self._logins.get(username)
+        if login is None:
+            return False
+        return not address or any(matches(address, pattern) for pattern in login.may_send_as)
+
+    def _verify(self, stored: str, password: str) -> bool:
+        try:
+            return self._hasher.verify(stored, password)
+        except InvalidHashError:
+            events.trouble(
+                where="accept.auth",
+                what="a password under clients is not an argon2 hash",
+                remedy="make one with: relay password",
+            )
+        except VerificationError:
+            return False
+        return False
+
+    def _mark(self, username: str, password: str, stored: str) -> bytes:
+        """What is remembered of a login: worthless outside this process, void once the hash changes."""
+        text = "\0".join((username, password, stored)).encode("utf-8", "surrogatepass")
+        return hmac.new(self._key, text, hashlib.sha256).digest()
+
+    def _remember(self, mark: bytes) -> None:
+        self._known[mark] = None
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+
+class Guessing:
+    """Counts wrong passwords by client address and says how long the answer is kept waiting."""
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, tuple[int, float]] = {}
+
+    def delay(self, address: str, now: float) -> float:
+        """Note a wrong password; the seconds to wait before saying so. ``now`` is monotonic."""
+        count, last = self._wrong.get(address, (0, now))
+        if now - last > _FORGET_AFTER:
+            count = 0
+        if len(self._wrong) > _MANY_CLIENTS:
+            self._wrong.clear()
+        self._wrong[address] = (count + 1, now)
+        return DELAYS[min(count, len(DELAYS) - 1)]
+
+    def forgive(self, address: str) -> None:
+        """A right password clears the client's account."""
+        self._wrong.pop(address, None)
+
+
+def decode(text: str) -> str:
+    """Base64 as clients send it: blanks around it, padding perhaps missing. Raises BadCredentials."""
+    text = text.strip().rstrip("=")
+    try:
+        octets = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return octets.decode("utf-8")
+    except (binascii.Error, ValueError) as error:
+        raise BadCredentials(str(error)) from error
+
+
+def plain_parts(text: str) -> tuple[str, str, str]:
+    """Authorization identity, user and password of a PLAIN response. Raises BadCredentials."""
+    parts = decode(text).split("\0")
+    if len(parts) != 3:
+        raise BadCredentials("PLAIN has three parts")
+    return parts[0], parts[1], parts[2]

@@ -1,0 +1,133 @@
+"""A message while it arrives: header block in memory (bounded), body handed on, what is wrong noted.
+
+Bare CR becomes a blank in the header block (it must not make a new field) and CRLF in the body.
+"""
+
+from __future__ import annotations
+
+import re
+
+from relay.accept import replies
+
+HEADER_LIMIT = 256 * 1024
+"""Octets of a header block; mail in the wild stays far below 100 kB."""
+
+_FIELDS = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
+_MORE = re.compile(rb"(?:[ \t][^\n]*+\n)*+")
+_EMPTY = re.compile(rb"\r{1,998}+\n")
+# A line that has begun like a field; names are bounded, so that looking again at each block stays cheap.
+_BEGUN = re.compile(rb"[ \t]|[!-9;-~]{1,250}[ \t]{0,250}(?::|\Z)|\r{0,998}\Z")
+_BARE_CR = re.compile(rb"\r(?!\n)")
+_MBOX = (b"From ", b">From ")
+
+
+class Incoming:
+    """Takes octets whose LFs all belong to CRLFs (see `relay.accept.reader`), never ending inside a CRLF."""
+
+    __slots__ = ("_head", "_limit", "_matched", "_open", "_seen", "bare_cr", "eight_bit", "header", "mbox",
+                 "refusal", "size")  # fmt: skip
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._head = bytearray()
+        self._matched = 0
+        self._seen = 0
+        self._open = True
+        self.header = b""
+        """The header block, once it is complete; with its closing empty line if there was one."""
+        self.size = 0
+        self.eight_bit = False
+        self.bare_cr = False
+        self.mbox = False
+        """An mbox ``From`` line came first and was dropped: with it, all fields would read as body."""
+        self.refusal: bytes | None = None
+        """The reply this message has earned; octets that follow are dropped."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take octets; give those that belong to the body."""
+        if self.refusal is not None or not data:
+            return b""
+        self.size += len(data)
+        if not data.isascii():
+            self.eight_bit = True
+        if self.size > self._limit:
+            return self.refuse(replies.TOO_BIG)
+        if b"\0" in data:
+            return self.refuse(replies.HAS_NUL)
+        if self._open:
+            data = self._split(data)
+        return self._mend_body(data)
+
+    def finish(self) -> None:
+        """The end: a header block that is still open is all there was."""
+        if self._open and self.refusal is None:
+            self._close_header(len(self._head))
+
+    def refuse(self, reply: bytes) -> bytes:
+        """Give the message up; the first reason stays."""
+        self.refusal = self.refusal or reply
+        self._head.clear()
+        return b""
+
+    def notes(self, bare_lf: bool) -> tuple[str, ...]:
+        """What was repaired, for the trace."""
+        found = (
+            (bare_lf, "bare LF made CRLF"),
+            (self.bare_cr, "bare CR made CRLF (a blank in the header)"),
+            (self.mbox, "mbox From line dropped"),
+        )
+        return tuple(text for happened, text in found if happened)
+
+    def _split(self, data: bytes) -> bytes:
+        """Add to the header block; what lies behind its end is returned."""
+        head = self._head
+        head += data
+        if head.find(b"\n", self._seen) >= 0:
+            self._match_fields()
+        self._seen = len(head)
+        end = self._end_of_header()
+        if end is None:
+            return self.refuse(replies.HEADER_TOO_BIG) if len(head) > HEADER_LIMIT else b""
+        if end > HEADER_LIMIT:
+            return self.refuse(replies.HEADER_TOO_BIG)
+        return self._close_header(end)
+
+    def _match_fields(self) -> None:
+        """Advance over complete fields; work is linear in what arrives, however small the blocks."""
+        if not self._matched and self._head.startswith(_MBOX):
+            del self._head[: self._head.index(b"\n") + 1]
+            self.mbox = True
+        if self._matched:
+            more = _MORE.match(self._head, self._matched)
+            self._matched = more.end() if more else self._matched
+        fields = _FIELDS.match(self._head, self._matched)
+        self._matched = fields.end() if fields else self._matched
+
+    def _end_of_header(self) -> int | None:
+        """Where the block ends: after an empty line, or before a line that is no field; None: not known yet."""
+        head, at = self._head, self._matched
+        empty = _EMPTY.match(head, at)
+        if empty:
+            head[at : empty.end()] = b"\r\n"
+            return at + 2
+        if head.find(b"\n", at) >= 0:
+            return at
+        if not at and any(one.startswith(head[:6]) or head.startswith(one) for one in _MBOX):
+            return None
+        return None if _BEGUN.match(head, at) else at
+
+    def _close_header(self, end: int) -> bytes:
+        header, rest = bytes(self._head[:end]), bytes(self._head[end:])
+        self._head = bytearray()
+        self._open = False
+        if header.count(b"\r") != header.count(b"\n"):
+            self.bare_cr = True
+            header = _BARE_CR.sub(b" ", header)
+        self.header = header
+        return rest
+
+    def _mend_body(self, data: bytes) -> bytes:
+        if data.count(b"\r") == data.count(b"\n"):
+            return data
+        self.bare_cr = True
+        return _BARE_CR.sub(b"\r\n", data)

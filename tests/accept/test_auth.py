@@ -1,0 +1,125 @@
+"""Passwords: right ones remembered, wrong ones slowed down, unknown names no cheaper than known ones."""
+
+from __future__ import annotations
+
+import base64
+
+import argon2
+import pytest
+
+from relay import settings
+from relay.accept import auth
+from relay.accept.auth import Authenticator, BadCredentials, Guessing, decode, plain_parts
+from tests.accept.support import all_settings, listener, running
+
+HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+
+
+def login(name: str, password: str, *may: str) -> settings.ClientLogin:
+    return settings.ClientLogin(name, settings.Secret(HASHER.hash(password)), may)
+
+
+class Counting(Authenticator):
+    """Counts the real checks."""
+
+    checks = 0
+
+    def _verify(self, stored: str, password: str) -> bool:
+        self.checks += 1
+        return super()._verify(stored, password)
+
+
+async def test_right_and_wrong() -> None:
+    """Only the user's own password is right; unknown users cost a check like known ones."""
+    some = Counting([login("a", "one"), login("b", "two")])
+    answers = [await some.check(*pair) for pair in [("a", "one"), ("a", "two"), ("b", "two"), ("c", "one"), ("c", "x")]]
+    assert answers == [True, False, True, False, False]
+    assert some.checks == 5
+
+
+async def test_success_is_remembered() -> None:
+    """A right password is checked once; wrong ones each time; the memory is bounded and holds no password."""
+    some = Counting([login("a", "one")])
+    assert all([await some.check("a", "one") for _ in range(5)])
+    assert some.checks == 1
+    assert not any([await some.check("a", "no") for _ in range(3)])
+    assert some.checks == 4
+    assert b"one" not in b"".join(some._known)
+    for number in range(auth.REMEMBERED + 10):
+        some._remember(str(number).encode())
+    assert len(some._known) == auth.REMEMBERED
+
+
+async def test_nobody_and_broken_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without clients nobody gets in; a password that is no hash is said to the log, not to the client."""
+    told: list[str] = []
+    monkeypatch.setattr(auth.events, "trouble", lambda **fields: told.append(fields["what"]))
+    assert not await Authenticator([]).check("a", "b")
+    broken = settings.ClientLogin("a", settings.Secret("plain"), ())
+    assert not await Authenticator([broken]).check("a", "plain")
+    assert told == ["a password under clients is not an argon2 hash"]
+
+
+def test_may_send_as() -> None:
+    """Patterns decide; none given means none allowed; the null sender names nobody."""
+    some = Authenticator([login("a", "x", "*@scanners.local", "boss@contoso.com"), login("b", "x")])
+    assert some.may_send_as("a", "Any@Scanners.local")
+    assert some.may_send_as("a", "BOSS@contoso.com")
+    assert some.may_send_as("a", "")
+    assert not some.may_send_as("a", "other@contoso.com")
+    assert not some.may_send_as("b", "x@y.z")
+    assert not some.may_send_as("gone", "x@y.z")
+
+
+def test_guessing_slows_down() -> None:
+    """Each wrong password of a client costs more, to a bound; success or time forgives."""
+    guessing = Guessing()
+    delays = [guessing.delay("a", float(n)) for n in range(6)]
+    assert delays == [0.0, 1.0, 2.0, 4.0, 4.0, 4.0]
+    assert guessing.delay("b", 6.0) == 0.0
+    guessing.forgive("a")
+    assert guessing.delay("a", 7.0) == 0.0
+    assert guessing.delay("b", 2000.0) == 0.0
+
+
+@pytest.mark.parametrize("text", ["YWJj", " YWJj ", "YWJj\t"])
+def test_decoding(text: str) -> None:
+    """Blanks around base64 do not matter."""
+    assert decode(text) == "abc"
+
+
+def test_decoding_without_padding() -> None:
+    """Missing padding is forgiven, a lone ``=`` is the empty answer (RFC 4954), anything else is refused."""
+    assert decode("YQ") == "a"
+    assert decode("=") == ""
+    for bad in ("!", "Y", "/w=="):
+        with pytest.raises(BadCredentials):
+            decode(bad)
+    with pytest.raises(BadCredentials):
+        plain_parts(base64.b64encode(b"a\0b").decode())
+
+
+async def test_wrong_passwords_wait_and_are_told() -> None:
+    """The delay is kept before the answer, the refusal is logged without the password, the counter rises."""
+    config = all_settings(clients=(login("scanner-3", "secret", "*"),))
+    async with running(listener(auth="optional"), config=config) as bench:
+        for _ in range(2):
+            async with bench.session() as client:
+                await client.ask("EHLO x")
+                guess = base64.b64encode(b"\0scanner-3\0hunter2").decode()
+                assert (await client.ask(f"AUTH PLAIN {guess}")).startswith("535 5.7.8")
+        assert bench.clock.slept == [0.0, 1.0]
+        assert bench.server.rejected == 2
+        assert "scanner-3" in str(bench.events("rejected"))
+        assert "hunter2" not in str(bench.told)
+
+
+async def test_ehlo_offers_auth_twice() -> None:
+    """``AUTH=LOGIN PLAIN`` stands beside ``AUTH PLAIN LOGIN``, and both go once the client is known."""
+    config = all_settings(clients=(login("scanner-3", "secret", "*"),))
+    async with running(listener(auth="optional"), config=config) as bench, bench.session() as client:
+        offered = (await client.ask("EHLO x")).split("\n")
+        assert {"250-AUTH PLAIN LOGIN", "250-AUTH=LOGIN PLAIN"} <= set(offered)
+        words = base64.b64encode(b"\0scanner-3\0secret").decode()
+        assert (await client.ask(f"AUTH PLAIN {words}")).startswith("235")
+        assert "AUTH" not in await client.ask("EHLO x")
