@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Callable
+from typing import cast
 
 HIGH_WATER = 512 * 1024  # octets received and not yet read, beyond which the sender has to wait
 COMMAND_BOUND = 16 * 1024  # octets; AUTH lines may be 12,288 (RFC 4954 section 4.1)
@@ -43,8 +44,7 @@ class Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio once for each connection."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         peername = transport.get_extra_info("peername")
         self.peer = str(peername[0]) if peername else ""
         self._opened(self)

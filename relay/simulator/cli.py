@@ -16,6 +16,9 @@ import typer
 from relay.simulator.app import Simulator
 from relay.simulator.faults import Fault
 from relay.simulator.options import DEFAULT_MAILBOXES, SimulatorOptions
+from relay.simulator.state import checked_permissions
+
+Texts = list[str] | None
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 _SIZE = re.compile(r"(\d+)\s*([KMG]?)B?", re.I)
@@ -38,6 +41,11 @@ def read_send_as(texts: list[str]) -> dict[str, set[str]]:
             raise ValueError(f"--send-as reads MAILBOX=ADDRESS, not {text!r}")
         allowed.setdefault(mailbox, set()).add(address)
     return allowed
+
+
+def default_mailboxes(domain: str) -> list[str]:
+    """The usual mailboxes, in this domain."""
+    return [f"{mailbox.partition('@')[0]}@{domain}" for mailbox in DEFAULT_MAILBOXES]
 
 
 def announcement(simulator: Simulator) -> str:
@@ -81,9 +89,7 @@ def run(options: SimulatorOptions) -> int:
 
 
 def simulator_command(
-    directory: Annotated[
-        Path | None, typer.Option("--dir", help="where the CA and the mail go; default: a new one")
-    ] = None,
+    directory: Annotated[Path | None, typer.Option("--dir", help="for CA and mail; default: new")] = None,
     host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
     name: Annotated[str, typer.Option(help="host name in the addresses handed out")] = "localhost",
     smtp_port: Annotated[int, typer.Option(help="0: any")] = 0,
@@ -93,10 +99,10 @@ def simulator_command(
     tenant: Annotated[str, typer.Option(help="tenant id")] = SimulatorOptions.tenant_id,
     client_id: Annotated[str, typer.Option(help="application id")] = SimulatorOptions.client_id,
     secret: Annotated[str, typer.Option(help="client secret")] = SimulatorOptions.client_secret,
-    mailbox: Annotated[list[str] | None, typer.Option(help="a mailbox (repeatable)")] = None,
+    mailbox: Annotated[Texts, typer.Option(help="a mailbox (repeatable)")] = None,
     any_mailbox: Annotated[bool, typer.Option("--any-mailbox", help="every address of the domains")] = False,
-    domain: Annotated[list[str] | None, typer.Option(help="a domain of the tenant (repeatable)")] = None,
-    permission: Annotated[list[str] | None, typer.Option(help="what the app may do (repeatable)")] = None,
+    domain: Annotated[Texts, typer.Option(help="a domain of the tenant (repeatable)")] = None,
+    permission: Annotated[Texts, typer.Option(help="what the app may do (repeatable)")] = None,
     messages_per_minute: Annotated[int, typer.Option(help="per mailbox; 0: no limit")] = 30,
     connections: Annotated[int, typer.Option(help="at once, per mailbox; 0: no limit")] = 3,
     recipients_per_day: Annotated[int, typer.Option(help="per mailbox; 0: no limit")] = 10_000,
@@ -104,10 +110,8 @@ def simulator_command(
     message_size: Annotated[str, typer.Option(help="of the mailbox")] = "35MB",
     token_lifetime: Annotated[int, typer.Option(help="seconds")] = 3599,
     latency: Annotated[float, typer.Option(help="seconds added to every round trip")] = 0.0,
-    fault: Annotated[
-        list[str] | None, typer.Option(help="where:action[:reply][;times=..] (repeatable)")
-    ] = None,
-    send_as: Annotated[list[str] | None, typer.Option(help="MAILBOX=ADDRESS (repeatable)")] = None,
+    fault: Annotated[Texts, typer.Option(help="where:action[:reply][;times=..] (repeatable)")] = None,
+    send_as: Annotated[Texts, typer.Option(help="MAILBOX=ADDRESS (repeatable)")] = None,
     no_keep: Annotated[bool, typer.Option("--no-keep", help="count the mail only")] = False,
 ) -> None:
     """A stand-in for Entra ID, Exchange Online SMTP and Graph, for demos, tests and rehearsals."""
@@ -123,10 +127,10 @@ def simulator_command(
             tenant_id=tenant,
             client_id=client_id,
             client_secret=secret,
-            mailboxes=mailbox or list(DEFAULT_MAILBOXES),
+            mailboxes=mailbox or default_mailboxes((domain or ["contoso.com"])[0]),
             any_mailbox=any_mailbox,
             domains=domain or ["contoso.com"],
-            permissions=set(permission or ["SMTP.SendAsApp"]),
+            permissions=checked_permissions(permission or ["SMTP.SendAsApp"]),
             messages_per_minute=messages_per_minute,
             connections=connections,
             recipients_per_day=recipients_per_day,
@@ -138,10 +142,9 @@ def simulator_command(
             send_as=read_send_as(send_as or []),
             keep=not no_keep,
         )
-        status = run(options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(status)
+    raise typer.Exit(run(options))
 
 
 def add_command(app: typer.Typer) -> None:

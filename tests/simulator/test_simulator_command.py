@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import typer
+import uvloop
 from typer.testing import CliRunner
 
 from relay.simulator.app import Simulator
 from relay.simulator.cli import add_command, read_send_as, read_size
 from relay.simulator.options import SimulatorOptions
-from tests.simulator.kit import MESSAGE, Connect, Start
+from tests.simulator.kit import MESSAGE, Connect, Dialog, Start
 
 PROGRAM = (
     "import typer; from relay.simulator.cli import add_command; app = typer.Typer(); app.callback()(lambda: None); "
@@ -65,6 +66,24 @@ def test_wrong_usage_is_status_two(tmp_path: Path, arguments: list[str]) -> None
     add_command(app)
     result = CliRunner().invoke(app, ["simulator", "--dir", str(tmp_path), *arguments])
     assert result.exit_code == 2
+
+
+def test_it_runs_on_uvloop(tmp_path: Path) -> None:
+    """STARTTLS, a logon and a message, on the loop that the daemon uses where it can."""
+
+    async def submit() -> int:
+        async with Simulator(SimulatorOptions(directory=tmp_path)) as sim:
+            dialog = Dialog(sim, *await asyncio.open_connection("127.0.0.1", sim.smtp_port))
+            assert (await dialog.read()).startswith("220 ")
+            assert (await dialog.say("EHLO relay.test")).startswith("250")
+            await dialog.starttls()
+            assert (await dialog.say("EHLO relay.test")).startswith("250")
+            assert (await dialog.auth()).startswith("235 ")
+            assert (await dialog.message(MESSAGE)).startswith("250 ")
+            dialog.writer.close()
+            return len(sim.messages)
+
+    assert uvloop.run(submit()) == 1
 
 
 def test_sizes_and_pairs() -> None:
