@@ -146,7 +146,7 @@ class Attempt:
         first = next(iter(outcomes.values()))
         if first.result is not Result.SENT or len(outcomes) > 1:
             outcomes = {address: self._once_more(outcome) for address, outcome in outcomes.items()}
-        return Report(outcomes, _beyond(outcomes), details=self._details(rewritten, outcomes))
+        return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes))
 
     def _once_more(self, outcome: Outcome) -> Outcome:
         """Some refusals are believed only when they come twice."""
@@ -157,7 +157,7 @@ class Attempt:
     def _alike(self, outcome: Outcome, rewritten: Rewritten | None = None) -> Report:
         """The same outcome for every recipient; nothing was sent."""
         outcomes = {one.address: outcome for one in self._claim.envelope.recipients}
-        return Report(outcomes, _beyond(outcomes), details=self._details(rewritten, outcomes))
+        return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes))
 
     def _details(self, rewritten: Rewritten | None, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
         details = self._carrier.details()
@@ -175,7 +175,7 @@ class Attempt:
 REACH = {Scope.SENDER: 1, Scope.LANE: 2, Scope.UPSTREAM: 3}
 
 
-def _beyond(outcomes: Mapping[str, Outcome]) -> Outcome | None:
+def beyond(outcomes: Mapping[str, Outcome]) -> Outcome | None:
     """The outcome that reaches furthest beyond the message, if any does."""
     widest, reach = None, 0
     for outcome in outcomes.values():

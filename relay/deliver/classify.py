@@ -40,6 +40,7 @@ class Names:
     port: str = "<port>"
     timeout: str = "<timeout>"
     proxy: str = "<proxy>"
+    client_id: str = "<client id>"
 
     def fill(self, text: str) -> str:
         """The sentence with the placeholders replaced."""
@@ -47,7 +48,7 @@ class Names:
             return text
         for name in ("mailbox", "host", "port", "timeout", "proxy"):
             text = text.replace(f"<{name}>", getattr(self, name))
-        return text
+        return text.replace("<client id>", self.client_id)
 
 
 NAMELESS = Names()

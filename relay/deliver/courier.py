@@ -105,6 +105,7 @@ class RelayCourier:
         task = self._contexts.get(upstream.name)
         if task is None:
             task = asyncio.ensure_future(asyncio.to_thread(tls_context, upstream.ca_file))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._contexts[upstream.name] = task
         try:
             return await asyncio.shield(task)

@@ -38,7 +38,7 @@ class Door:
         """What the reply table's sentences call by name."""
         up = self.upstream
         proxy = proxy_name(up.proxy) if up.proxy else "<proxy>"
-        return Names(mailbox, up.host, str(up.port), f"{up.timeout:g}", proxy)
+        return Names(mailbox, up.host, str(up.port), f"{up.timeout:g}", proxy, up.client_id)
 
 
 async def log_in(door: Door, mailbox: str) -> Session:

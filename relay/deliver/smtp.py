@@ -9,7 +9,7 @@ from dataclasses import replace
 from aiosmtplib import SMTPException
 
 from relay.clock import Clock
-from relay.deliver.attempt import Attempt, Rules
+from relay.deliver.attempt import Attempt, Rules, beyond
 from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Begin
 from relay.deliver.parcel import Parcel
@@ -135,6 +135,10 @@ class SmtpConnection:
             outcomes.update(transaction.outcomes)
             if transaction.fault is not None:
                 _give_up(waiting, outcomes, transaction.fault)
+                break
+            trouble = beyond(transaction.outcomes)
+            if trouble is not None:  # the rest would only provoke Exchange with the same again
+                outcomes.update((one.address, replace(trouble, counts=False)) for one in waiting)
                 break
             if transaction.crowded and transaction.accepted:
                 most = min(most, len(transaction.accepted))

@@ -103,8 +103,10 @@ class Transaction:
         return await self._took_data(await wire.command(b"DATA", timeout))
 
     def _took_reset(self, reply: SMTPResponse) -> None:
-        if reply.code != 250:
+        if reply.code == 421:
             raise SMTPResponseException(reply.code, reply.message)
+        if reply.code != 250:  # no reason to blame the message: it goes over another connection
+            raise SMTPServerDisconnected("The server refuses to start over")
         self._session.needs_reset = False
 
     def _took_mail(self, reply: SMTPResponse) -> None:

@@ -197,6 +197,25 @@ async def test_split_message_that_breaks_half_way(make_desk: MakeDesk) -> None:
     assert not connection.usable()
 
 
+async def test_split_message_stops_at_trouble_of_the_lane(make_desk: MakeDesk) -> None:
+    """Exchange is not asked again for the other recipients once it throttles; they wait with the lane."""
+    desk = make_desk(recipients_per_message=1)
+    desk.server.script.answers["BODY"] = [b"432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded"]
+    _, report = await submit(desk, "a@x", "b@x", "c@x")
+    assert {one.code for one in report.outcomes.values()} == {"sender-thread-limit"}
+    assert desk.server.verbs().count("MAIL") == 1
+
+
+async def test_server_that_refuses_rset_blames_no_message(desk: Desk) -> None:
+    """The next message goes over another connection."""
+    desk.server.script.answers["RCPT"] = [b"550 5.1.1 no such"]
+    desk.server.script.answers["RSET"] = [b"502 5.5.1 not here"]
+    connection, _ = await submit(desk)
+    outcome = only(await connection.submit(make_claim(), make_content(), desk.begin))
+    assert (outcome.result, outcome.scope, outcome.wait) == (Result.DEFERRED, Scope.MESSAGE, 0.0)
+    assert not connection.usable()
+
+
 async def test_login_error_wrapped_in_a_reply_to_mail_holds_by_the_inner_one(desk: Desk) -> None:
     """530 5.7.57 with the true cause inside (facts 1.2)."""
     desk.server.script.answers["MAIL"] = [
