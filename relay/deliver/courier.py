@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -126,18 +125,3 @@ def _no_transport(transport: str) -> Outcome:
     return Outcome(
         Result.HELD, Scope.UPSTREAM, None, f"The transport {transport} is not part of this release yet.",
         "Set transport: smtp (or auto), and reload.", "transport-missing", counts=False)  # fmt: skip
-
-
-def own_name() -> str:
-    """This machine's full name for EHLO, or its address in brackets when it has none (RFC 5321 section 4.1.4)."""
-    name = socket.getfqdn()
-    if "." in name and name.isascii() and not name.endswith((".arpa", ".localdomain")):
-        return name
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(
-                ("192.0.2.1", 9)
-            )  # sends nothing: asks the routing table which address would be ours
-            return f"[{probe.getsockname()[0]}]"
-    except OSError:
-        return "[127.0.0.1]"
