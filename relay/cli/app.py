@@ -71,17 +71,21 @@ def build_app(only: str | None = None) -> typer.Typer:
     return app
 
 
-def _version_option(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """Take plain SMTP; deliver through Microsoft 365 with OAuth2."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from relay import __version__
 
         typer.echo(f"relay {__version__}")
         raise typer.Exit(0)
+
+
+def _version_option(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Take plain SMTP; deliver through Microsoft 365 with OAuth2."""
 
 
 def _add(app: typer.Typer, name: str) -> None:

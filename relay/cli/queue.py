@@ -212,10 +212,14 @@ def _confirm(verb: str, found: list[MessageView]) -> None:
     if len(found) < 2:
         return
     many = f"{len(found)} or more" if len(found) >= PAGE else str(len(found))
-    if not sys.stdin.isatty():
+    if not _has_person():
         usage(f"{verb} would act on {many} messages and there is no terminal to ask; add --yes to do it")
     if not typer.confirm(f"{verb} {many} messages?", err=True):
         raise typer.Exit(1)
+
+
+def _has_person() -> bool:
+    return sys.stdin.isatty()
 
 
 def _summarise(verb: str, changed: Changed, as_json: bool) -> None:
