@@ -28,6 +28,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _LOCAL = r'(?:[^\x00-\x20\x7f-\xa0"(),:;<>@\[\]\\]++|"(?:[^"\\\x00-\x1f\x7f-\xa0]|\\[ -~])*+")'
 _LABEL = r"[A-Za-z0-9_\xa1-\U0010ffff](?:[A-Za-z0-9_\xa1-\U0010ffff-]*+)"
 _DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*+\.?|\[[^\[\]\\\x00-\x20\x7f-\U0010ffff]++\])"
+_ASCII_DOMAIN = re.compile(r"[a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_][a-z0-9_-]*)*")
 _ADDRESS = re.compile(rf"{_LOCAL}@{_DOMAIN}")
 _DOT_ATOM = re.compile(rf"[{_ATEXT}\xa1-\U0010ffff]+(?:\.[{_ATEXT}\xa1-\U0010ffff]+)*")
 
@@ -65,9 +66,11 @@ def domain_to_ascii(domain: str) -> str:
     if domain.isascii():
         return domain
     try:
-        return domain.encode("idna").decode("ascii")
+        ascii_form = domain.encode("idna").decode("ascii").lower()
     except UnicodeError:
         return domain
+    # Compatibility forms turn into specials (a full-width @, an ellipsis): such a name stays what it is.
+    return ascii_form if _ASCII_DOMAIN.fullmatch(ascii_form) else domain
 
 
 def domain_to_unicode(domain: str) -> str:
@@ -121,14 +124,14 @@ def encode_name(name: str) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def write_address(address: str, *, smtputf8: bool = False) -> str | None:
-    """The address in strict syntax; None when it has none (a non-ASCII local part without SMTPUTF8)."""
+    """The address in strict syntax; None when it has none (no such domain, or a non-ASCII local part without SMTPUTF8)."""
     if not is_address(address):
         return None
     local, _, domain = address.rpartition("@")
     domain = domain.rstrip(".")
     if not domain.isascii():
         domain = domain_to_ascii(domain)
-    if not (local.isascii() and domain.isascii()) and not smtputf8:
+    if not domain.isascii() or not (smtputf8 or local.isascii()):
         return None
     if not local.startswith('"') and _DOT_ATOM.fullmatch(local) is None:
         local = f'"{local}"'

@@ -205,6 +205,8 @@ def test_a_from_that_is_right_already_stays_byte_for_byte() -> None:
         (b"From: do..como@d.example\r\n", "original", b'"do..como"@d.example'),
         ("From: a@bücher.example\r\n".encode(), "original", b"a@xn--bcher-kva.example"),
         ("From: jörg@b.c\r\n".encode(), "original", None),
+        ("From: a@b\uff20c.example\r\n".encode(), "original", None),
+        ("From: a@…\r\n".encode(), "original", None),
     ],
 )
 def test_reply_to_policies(fields: bytes, reply_to: str, expected: bytes | None) -> None:
