@@ -11,7 +11,7 @@ from relay.accept.limits import Gate, Networks
 from relay.settings import Listener
 
 if TYPE_CHECKING:
-    from relay.accept.channel import Channel
+    from relay.accept.wire import Wire
 
 AUTH_WORDS = (b"AUTH PLAIN LOGIN", b"AUTH=LOGIN PLAIN")
 
@@ -69,19 +69,19 @@ class Roster:
         self.setup = setup
         self.loop = loop
         self.gate = Gate()
-        self.channels: set[Channel] = set()
+        self.channels: set[Wire] = set()
         self.accepted = 0
         self.rejected = 0
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
 
-    def join(self, channel: Channel) -> None:
+    def join(self, channel: Wire) -> None:
         """A connection begins."""
         self.channels.add(channel)
         self.empty.clear()
 
-    def leave(self, channel: Channel) -> None:
+    def leave(self, channel: Wire) -> None:
         """A connection has ended; again is harmless."""
         self.channels.discard(channel)
         if not self.channels:

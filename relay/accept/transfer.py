@@ -5,12 +5,12 @@ from __future__ import annotations
 from aiosmtpd.smtp import Envelope as Letter
 
 from relay.accept import replies
-from relay.accept.channel import Gone
 from relay.accept.incoming import Incoming
 from relay.accept.intake import Arrival, spool_reply, trouble
 from relay.accept.login import LoginChannel
 from relay.accept.params import MailParameters
 from relay.accept.reader import DotReader, LengthReader
+from relay.accept.wire import Gone
 from relay.errors import SpoolError
 from relay.message import Client, Envelope, Recipient
 from relay.spool.contract import Draft

@@ -99,7 +99,9 @@ def all_settings(**changes: Any) -> settings.Settings:
         senders=(),
         default_sender="rewrite",
         recipients=settings.RecipientPolicy(("*",), (), None),
-        spool=settings.SpoolSettings("memory:", 10 << 30, (60.0,), 432000.0, 2592000.0, "resend", 14400.0, 2592000.0),
+        spool=settings.SpoolSettings(
+            "memory:", 10 << 30, (60.0,), 432000.0, 2592000.0, "resend", 14400.0, 2592000.0
+        ),
         postmaster="it@contoso.com",
         alerts=settings.Alerts(None, None),
         web=None,
@@ -204,7 +206,9 @@ class TestClient:
         except ConnectionError:
             return b""
 
-    async def envelope(self, sender: str = "a@scanners.local", recipients: Iterable[str] = ("b@example.com",)) -> None:
+    async def envelope(
+        self, sender: str = "a@scanners.local", recipients: Iterable[str] = ("b@example.com",)
+    ) -> None:
         """EHLO to RCPT, which must succeed."""
         for line in ("EHLO client", f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{one}>" for one in recipients)):
             answer = await self.ask(line)

@@ -32,7 +32,10 @@ class Counting(Authenticator):
 async def test_right_and_wrong() -> None:
     """Only the user's own password is right; unknown users cost a check like known ones."""
     some = Counting([login("a", "one"), login("b", "two")])
-    answers = [await some.check(*pair) for pair in [("a", "one"), ("a", "two"), ("b", "two"), ("c", "one"), ("c", "x")]]
+    answers = [
+        await some.check(*pair)
+        for pair in [("a", "one"), ("a", "two"), ("b", "two"), ("c", "one"), ("c", "x")]
+    ]
     assert answers == [True, False, True, False, False]
     assert some.checks == 5
 

@@ -101,7 +101,9 @@ async def test_unexpected_fault_in_the_rules() -> None:
     """An error of ours in routing: 451 4.3.0, the trace in the log, never a 5xx."""
     async with running() as bench, bench.session() as client:
         bench.router.error = KeyError("upstream")
-        assert await client.deliver(MESSAGE + b".\r\n") == "451 4.3.0 Something went wrong here; try again later"
+        assert (
+            await client.deliver(MESSAGE + b".\r\n") == "451 4.3.0 Something went wrong here; try again later"
+        )
         assert "KeyError" in str(bench.events("trouble")[0]["trace"])
         assert bench.spool.open_drafts == {}
 
@@ -233,7 +235,15 @@ async def test_ehlo_answer() -> None:
             async with bench.session() as client:
                 seen.append(await client.ask("EHLO x"))
         words = {line[4:] for line in seen[0].split("\n")[1:]}
-        assert words == {"SIZE 12345", "8BITMIME", "SMTPUTF8", "PIPELINING", "DSN", "CHUNKING", "ENHANCEDSTATUSCODES"}
+        assert words == {
+            "SIZE 12345",
+            "8BITMIME",
+            "SMTPUTF8",
+            "PIPELINING",
+            "DSN",
+            "CHUNKING",
+            "ENHANCEDSTATUSCODES",
+        }
         assert seen[0] == seen[1]
 
 

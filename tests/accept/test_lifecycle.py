@@ -84,6 +84,7 @@ async def test_connection_limits() -> None:
             third = await bench.client()
             assert "connections_per_client" in await third.reply()
             assert await third.closed() == b""
+            third.close()
         await until(lambda: bench.server.connections == 0)
         async with bench.session() as again:
             assert (await again.ask("NOOP")).startswith("250")
@@ -135,6 +136,23 @@ async def test_too_many_idle_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         assert set(answers[:300]) == {"250 2.0.0 Ok"}
         assert answers[300].startswith("421 4.7.0")
         assert bench.events("trouble") == []
+
+
+async def test_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies nobody reads stay bounded in memory; once they are read, every command was answered."""
+    monkeypatch.setattr("relay.accept.session.IDLE_COMMANDS", 1 << 30)
+    async with running() as bench, bench.session(limit=65536) as client:
+        client.send(b"EHLO x\r\n" * 60_000)
+        (channel,) = bench.server._roster.channels  # type: ignore[union-attr]
+        await until(lambda: channel._choked and channel._held)
+        assert len(channel._buffer) < 500_000
+        assert sum(map(len, channel._out)) + channel._wire.get_write_buffer_size() < 500_000
+        answered = 0
+        while answered < 60_000:
+            octets = await asyncio.wait_for(client.reader.read(1 << 20), WAIT)
+            assert octets
+            answered += octets.count(b"S\r\n")  # each answer ends with ENHANCEDSTATUSCODES
+        assert answered == 60_000
 
 
 async def test_drain_idle_and_busy() -> None:

@@ -12,7 +12,9 @@ from relay.accept import replies
 from relay.accept.incoming import HEADER_LIMIT, Incoming
 from relay.accept.reader import DotReader, LengthReader
 
-PIECES = st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"..", b"a", b"X: y", b" ", b"\r\n.\r\n"]), max_size=24)
+PIECES = st.lists(
+    st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"..", b"a", b"X: y", b" ", b"\r\n.\r\n"]), max_size=24
+)
 CUTS = st.lists(st.integers(1, 4), min_size=1, max_size=8)
 ODD_ENDINGS = [
     b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b"\n.\r", b"\r\r\n.\r\r\n",

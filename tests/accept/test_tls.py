@@ -85,7 +85,9 @@ def test_commands_before_the_handshake_are_discarded(
 
 @both_loops
 @pytest.mark.parametrize("mode", ["implicit", "auto"])
-def test_tls_from_the_first_octet(factory: Callable[[], asyncio.AbstractEventLoop], mode: str, pem: Path) -> None:
+def test_tls_from_the_first_octet(
+    factory: Callable[[], asyncio.AbstractEventLoop], mode: str, pem: Path
+) -> None:
     """S16: TLS from the start, with AUTH offered and working; in ``auto`` on the same port as plain SMTP (HP)."""
 
     async def story() -> None:

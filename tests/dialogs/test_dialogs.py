@@ -78,7 +78,10 @@ class Player:
     def judge_message(self, mark: str, text: str, one: Any) -> None:
         envelope = one.message.envelope
         if mark == "M:":
-            assert f"{envelope.sender} -> {' '.join(r.address for r in envelope.recipients)}" == text.removeprefix("")
+            assert (
+                f"{envelope.sender} -> {' '.join(r.address for r in envelope.recipients)}"
+                == text.removeprefix("")
+            )
         elif mark == "B:":
             received, _, rest = one.content.partition(b" +0000\r\n")
             assert received.startswith(b"Received: from ")
