@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 
 import argon2
@@ -51,6 +52,13 @@ async def test_success_is_remembered() -> None:
     for number in range(auth.REMEMBERED + 10):
         some._remember(str(number).encode())
     assert len(some._known) == auth.REMEMBERED
+
+
+async def test_many_connections_of_one_device() -> None:
+    """Twenty connections that log in at the same moment cost one check."""
+    some = Counting([login("a", "one")])
+    assert all(await asyncio.gather(*(some.check("a", "one") for _ in range(20))))
+    assert some.checks == 1
 
 
 async def test_nobody_and_broken_hash(monkeypatch: pytest.MonkeyPatch) -> None:
