@@ -157,7 +157,7 @@ class Daemon:
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
         for warning in self.settings.warnings:
-            events.trouble(where="configuration", what=warning)
+            events.advice(where="configuration", what=warning)
         await self.spool.open()
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
@@ -169,7 +169,7 @@ class Daemon:
         self._spawn(self._tend())
         if self.scheduler.holds.all():
             self._spawn(self._reroute())
-        binds = ", ".join(self.listeners)
+        binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
 
     async def stop(self, seconds: float) -> None:
@@ -244,7 +244,7 @@ class Daemon:
                 where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
             )
         for warning in settings.warnings:
-            events.trouble(where="configuration", what=warning)
+            events.advice(where="configuration", what=warning)
         await self._adopt(settings)
         events.notice(what="reloaded", configuration=settings.source)
 

@@ -29,7 +29,9 @@ def plug(sink: Sink | None) -> None:
     _sink = sink or _nowhere
 
 
-def accepted(*, id: str, client: str, sender: str, recipients: int, size: int, lane: str, **more: object) -> None:
+def accepted(
+    *, id: str, client: str, sender: str, recipients: int, size: int, lane: str, **more: object
+) -> None:
     """A message is durable and was (or is about to be) answered with 250."""
     _sink("info", "accepted", {"id": id, "client": client, "sender": sender, "recipients": recipients,
                                "size": size, "lane": lane, **more})  # fmt: skip
@@ -57,7 +59,11 @@ def delivered(*, id: str, lane: str, recipients: int, reply: str, **more: object
 
 def deferred(*, id: str, lane: str, reason: str, next_attempt: str, **more: object) -> None:
     """A temporary refusal; it will be tried again."""
-    _sink("warning", "deferred", {"id": id, "lane": lane, "reason": reason, "next_attempt": next_attempt, **more})
+    _sink(
+        "warning",
+        "deferred",
+        {"id": id, "lane": lane, "reason": reason, "next_attempt": next_attempt, **more},
+    )
 
 
 def held(*, lane: str, scope: str, reason: str, remedy: str, evidence: str, **more: object) -> None:
@@ -89,6 +95,11 @@ def login(*, lane: str, transport: str, host: str, **more: object) -> None:
 def trouble(*, where: str, what: str, remedy: str = "", **more: object) -> None:
     """Something of ours went wrong that is not about one message."""
     _sink("error", "trouble", {"where": where, "what": what, "remedy": remedy, **more})
+
+
+def advice(*, where: str, what: str, remedy: str = "", **more: object) -> None:
+    """Something works but an administrator should know: a plain secret, a readable file, a key of a later release."""
+    _sink("warning", "advice", {"where": where, "what": what, "remedy": remedy, **more})
 
 
 def notice(*, what: str, **more: object) -> None:

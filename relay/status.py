@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from relay import __version__
+from relay.errors import TokenError
 from relay.schedule.telling import iso
 from relay.settings import Certificate, ClientSecret, ManagedIdentity, Settings, Upstream
 from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.contract import TokenState
+from relay.tokens.credentials import expires
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,17 @@ def _drain(backlog: int, health: LaneHealth) -> int | None:
 
 
 def credential_row(upstream: Upstream) -> dict[str, Any]:
-    """Kind and known expiry of an upstream's credential."""
+    """Kind and known expiry of an upstream's credential. Reads certificate files: not for the event loop."""
     kinds = {ClientSecret: "client_secret", Certificate: "certificate", ManagedIdentity: "managed_identity"}
     kind = kinds.get(type(upstream.credential), "federated_token_file")
-    expires = upstream.client_secret_expires
-    shown = datetime.datetime.combine(expires, datetime.time(), datetime.UTC).isoformat() if expires else None
+    try:
+        when = expires(upstream)
+    except TokenError:  # an unreadable certificate: the token's own error says so
+        when = None
     return {
         "upstream": upstream.name,
         "kind": kind,
-        "expires": shown.replace("+00:00", "Z") if shown else None,
+        "expires": iso(when.timestamp()) if when is not None else None,
     }
 
 
@@ -117,7 +121,7 @@ async def report(
             for name in names
         ],
         "tokens": token_rows(tokens),
-        "credentials": [credential_row(one) for one in settings.upstreams],
+        "credentials": await asyncio.to_thread(lambda: [credential_row(one) for one in settings.upstreams]),
         "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
     }
 

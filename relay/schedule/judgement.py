@@ -14,6 +14,8 @@ from relay.message import Outcome, Report, Result, Scope
 from relay.schedule.backoff import next_try, too_old
 from relay.spool.contract import Claim, Settlement
 
+MESSAGE_KEY = "message"
+"""Hold key of a message that is held for its own sake: every reload tries it again."""
 WIDE = frozenset({Scope.LANE, Scope.UPSTREAM})
 
 
@@ -51,7 +53,7 @@ def settlement(
         due=_due(outcomes, rules, attempts, now),
         details=details,
         counts=counts,
-        hold_key=sender_key if _held_for_sender(outcomes) else None,
+        hold_key=_hold_key(outcomes, sender_key),
     )
 
 
@@ -85,8 +87,12 @@ def _due(outcomes: dict[str, Outcome], rules: RetryRules, attempts: int, now: fl
     return next_try(rules.retry, max(1, attempts), now, asked=max(asked) if asked else None)
 
 
-def _held_for_sender(outcomes: dict[str, Outcome]) -> bool:
-    return any(one.result is Result.HELD and one.scope is Scope.SENDER for one in outcomes.values())
+def _hold_key(outcomes: dict[str, Outcome], sender_key: str) -> str | None:
+    """What may end the hold by itself: the sender's mending or a reload; nothing for an uncertain delivery."""
+    held = [one for one in outcomes.values() if one.result is Result.HELD]
+    if not held or any(one.uncertain for one in held):
+        return None
+    return sender_key if any(one.scope is Scope.SENDER for one in held) else MESSAGE_KEY
 
 
 def _why(details: dict[str, str], report: Report) -> dict[str, str]:

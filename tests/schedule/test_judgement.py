@@ -97,3 +97,16 @@ def test_backoff_repeats_its_last_step_with_jitter():
     assert step((10.0,), 0, lambda: 0.0) == pytest.approx(9.0)
     assert next_try((10.0,), 1, NOW, rnd=lambda: 1.0) == pytest.approx(NOW + 11)
     assert too_old(100.0, 0.0, 20.0, 79.0) and not too_old(100.0, 0.0, 20.0, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "key"),
+    [
+        (Outcome(Result.HELD, Scope.SENDER), "U/m@c|x@c"),
+        (Outcome(Result.HELD, Scope.MESSAGE), "message"),
+        (Outcome(Result.HELD, Scope.MESSAGE, uncertain=True), None),
+        (Outcome(Result.DEFERRED), None),
+    ],
+)
+def test_what_may_end_a_messages_hold_by_itself(outcome, key):
+    assert settlement(claim(), both(outcome), RULES, NOW, "U/m@c|x@c").hold_key == key
