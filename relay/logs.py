@@ -38,7 +38,8 @@ Entry = tuple[float, str, str, Mapping[str, object]]
 Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 
 _JWT = r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}"
-_BEARER = r"(?i:\bbearer)[ \t]+(?=\S*[0-9])[^\s\"',;\x01]{8,}"  # a token, not talk about bearer authentication
+# a token holds a digit: talk about bearer authentication stays readable
+_BEARER = r"(?i:\bbearer)[ \t]+(?=\S*[0-9])[^\s\"',;\x01]{8,}"
 _XOAUTH2 = r"dXNlcj[\w+/]{16,}=*"  # the base64 of "user=": an XOAUTH2 response
 _NAMED = (
     r"(?i:\b(?P<name>client_secret|client_assertion|assertion|access_token|refresh_token|id_token|password|passphrase))"

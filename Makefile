@@ -1,0 +1,40 @@
+# make demo   the whole main job on this machine, no account needed
+# make test   everything that is checked: lint, types, tests
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+READY := .venv/.ready
+
+.PHONY: setup demo test tools lint types clean
+.NOTPARALLEL:
+
+setup: $(READY)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("relay needs Python 3.11 or newer, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || .ci/apt python3-venv
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP) install -e '.[test,keyring]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/relay demo
+
+test: setup tools lint types
+	$(BIN)/pytest
+
+# the mail programs that the journeys are sent with; on a build server (CI=true) a missing one ends the run here,
+# elsewhere its own test fails and names it
+tools:
+	@.ci/tools || test "$${CI:-}" != true
+
+lint: setup
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+
+types: setup
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
