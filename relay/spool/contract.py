@@ -51,6 +51,16 @@ class NewMessage:
     """Decoded, for people; at most 250 characters."""
     notes: tuple[str, ...] = ()
     """What was repaired on the way in, for the trace."""
+    direct: bool = False
+    """Its client waits for Exchange's answer (``answer_after: upstream``): a restart forgets it, since no 250 was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMail:
+    """A message of our own (a notice), small, stored together with what caused it."""
+
+    message: NewMessage
+    body: bytes
 
 
 class Draft(Protocol):
@@ -94,6 +104,10 @@ class Claim:
     held_for: float = 0.0
     """Seconds it was held so far; they do not count towards its age."""
     delay_noticed: bool = False
+    direct: bool = False
+    """See `NewMessage.direct`."""
+    state: str = "active"
+    """Its state in the spool; other than ``active`` only where a waiting message is looked at (`Spool.overdue`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,14 @@ class Settlement:
     """Whether the attempt adds to ``attempts``."""
     hold_key: str | None = None
     """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
+    notices: tuple[NewMail, ...] = ()
+    """Messages to store in the same transaction."""
+    delay_noticed: bool = False
+    """The sender has been told of the delay (sets the mark, never clears it)."""
+    withdraw: bool = False
+    """Nobody was told that we have it (``answer_after: upstream``): take what is left out of the spool."""
+    keep: bool = False
+    """The client was told 250 after all: from now on it is a message like any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +341,16 @@ class Spool(Protocol):
         """Write down what came of it, durable before it returns. Content of a finished message goes."""
         ...
 
+    async def decide(self, settlement: Settlement, now: float) -> bool:
+        """As `settle`, for a message that waits (queued, deferred, held). False, and nothing done, when it does not."""
+        ...
+
+    async def overdue(
+        self, before: float, *, unnoticed: bool, after: tuple[float, str] | None = None, limit: int = 100
+    ) -> list[Claim]:
+        """Waiting messages that came before a time, oldest first; ``unnoticed``: only those without a delay notice."""
+        ...
+
     async def content(self, message_id: str) -> Content:
         """Header and body as accepted. Raises SpoolError when it is gone."""
         ...
@@ -373,6 +405,15 @@ class Spool(Protocol):
 
         Messages whose rules now refuse them (``None``) stay where they are.
         """
+        ...
+
+    # small texts that survive a restart
+    async def remembered(self, prefix: str = "") -> dict[str, str]:
+        """What was remembered under keys that begin so."""
+        ...
+
+    async def remember(self, key: str, value: str | None) -> None:
+        """Set, or forget with None."""
         ...
 
     # upkeep

@@ -107,23 +107,48 @@ def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: 
     )
 
 
-def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> tuple[int, bool]:
-    """Write down an attempt; the message's number and whether its content went."""
+def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool:
+    """Write down an attempt; whether the content went."""
     number = ids.read(done.id)
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
     _count_at_the_end(connection, row[2], row[1], now_ms)
+    return _write_down(connection, number, done, now_ms, attempted=True)
+
+
+def decide(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool | None:
+    """The same for a message that waits; None when it does not (any more)."""
+    number = ids.read(done.id)
+    row = connection.execute("SELECT state FROM message WHERE id = ?", (number,)).fetchone()
+    if number is None or row is None or row[0] not in (QUEUED, DEFERRED, HELD):
+        return None
+    return _write_down(connection, number, done, now_ms, attempted=False)
+
+
+def _write_down(
+    connection: sqlite3.Connection, number: int, done: Settlement, now_ms: int, *, attempted: bool
+) -> bool:
     kept = _settle_recipients(connection, number, done.outcomes)
     if done.outcomes or done.details:
         _write_trace(connection, number, done)
     if done.move_to is not None:
         move(connection, number, done.move_to, now_ms)
+    if done.delay_noticed or done.keep:
+        connection.execute(
+            "UPDATE message SET delay_noticed = max(delay_noticed, ?), direct = direct * ? WHERE id = ?",
+            (done.delay_noticed, not done.keep, number),
+        )
+    if done.withdraw:
+        delete(connection, number, now_ms, "its client, which was told to try again")
+        return True
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
-        return number, finish(connection, number, now_ms, keep_content=FAILED in kept)
-    _reschedule(connection, number, state, done, now_ms)
-    return number, False
+        # who was told of the failure has the message's headers; where nobody could be, the operator still has it all
+        return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.notices)
+    if attempted or done.outcomes:
+        _reschedule(connection, number, state, done, now_ms)
+    return False
 
 
 def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
@@ -211,6 +236,24 @@ def finish(connection: sqlite3.Connection, number: int, now_ms: int, *, keep_con
     return not keep_content
 
 
+def overdue(
+    connection: sqlite3.Connection,
+    before_ms: int,
+    after: tuple[int, int],
+    limit: int,
+    now_ms: int,
+    *,
+    unnoticed: bool,
+) -> list[Claim]:
+    """Waiting messages from before a time, oldest first, without taking them."""
+    rows = connection.execute(
+        "SELECT id FROM message WHERE state < 4 AND state <> 1 AND received < ? AND (received, id) > (?, ?)"
+        f" AND direct = 0 {'AND delay_noticed = 0' if unnoticed else ''} ORDER BY received, id LIMIT ?",
+        (before_ms, *after, limit),
+    ).fetchall()
+    return load_claims(connection, [number for (number,) in rows], now_ms)
+
+
 def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) -> None:
     """To another lane, at the turn its source has there; the time held on the old lane stays counted."""
     from relay.spool.intake import lane_for_insert, take_turn
@@ -230,31 +273,27 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
 
 def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
     """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute("SELECT id, begun FROM message WHERE state = 1 ORDER BY id").fetchall()
-    uncertain = [number for number, begun in rows if begun is not None]
-    unclaim(connection, [number for number, begun in rows if begun is None])
+    rows = connection.execute("SELECT id, begun, direct FROM message WHERE state = 1 ORDER BY id").fetchall()
+    uncertain = [number for number, begun, _ in rows if begun is not None]
+    unclaim(connection, [number for number, begun, _ in rows if begun is None])
     for number in uncertain:
-        reason = "relay stopped while this message was being submitted; it may have been delivered already"
-        then = (
-            "held for a decision (spool.on_uncertain: hold)"
-            if hold_uncertain
-            else "sent again with the same Message-ID"
-        )
-        add_event(connection, number, "uncertain", {"reason": reason, "then": then})
-        connection.execute(
-            "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ?, held_since = ?"
-            " WHERE id = ?",
-            (
-                HELD if hold_uncertain else QUEUED,
-                reason,
-                "Look whether it arrived; then `relay queue release` or `relay queue delete` it."
-                if hold_uncertain
-                else "",
-                now_ms if hold_uncertain else None,
-                number,
-            ),
-        )
+        _recover_uncertain(connection, number, now_ms, hold=hold_uncertain)
+    waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
+    for (number,) in waited:
+        delete(connection, number, now_ms, "a restart: its client was never told that we have it")
     return Recovered(len(rows) - len(uncertain), tuple(ids.show(number) for number in uncertain))
+
+
+def _recover_uncertain(connection: sqlite3.Connection, number: int, now_ms: int, *, hold: bool) -> None:
+    reason = "relay stopped while this message was being submitted; it may have been delivered already"
+    then = "held for a decision (spool.on_uncertain: hold)" if hold else "sent again with the same Message-ID"
+    remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it." if hold else ""
+    add_event(connection, number, "uncertain", {"reason": reason, "then": then})
+    connection.execute(
+        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ?, held_since = ?"
+        " WHERE id = ?",
+        (HELD if hold else QUEUED, reason, remedy, now_ms if hold else None, number),
+    )
 
 
 def delete(connection: sqlite3.Connection, number: int, now_ms: int, why: str) -> None:

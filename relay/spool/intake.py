@@ -135,11 +135,12 @@ class NewRow:
         client: Client = message.client
         connection.execute(
             "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id,"
-            " subject, pool, details, held_base) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            " subject, pool, details, held_base, direct) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
                 self.number, self.received, lane, QUEUED, turn, size, envelope.sender, client.address,
                 message.source, message.message_id, message.subject,
                 json.dumps(message.pool) if message.pool else None, pack_details(message), held,
+                message.direct,
             ),
         )  # fmt: skip
         connection.execute(

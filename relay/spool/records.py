@@ -29,6 +29,8 @@ CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
     "m.details, m.held_ms + l.held_ms - m.held_base "
     "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
+    "+ CASE WHEN m.held_since IS NULL OR l.held_since IS NOT NULL THEN 0 ELSE {now} - m.held_since END, "
+    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL"
 )
 
 
@@ -59,7 +61,8 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
 
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
-    number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held = row
+    (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
+     noticed, direct, state, lane_held) = row  # fmt: skip
     details = json.loads(packed)
     eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
@@ -75,6 +78,9 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
         pool=tuple(json.loads(pool)) if pool else (),
         source=source,
         held_for=max(0, held) / 1000,
+        delay_noticed=bool(noticed),
+        direct=bool(direct),
+        state=State.HELD if lane_held and state in (QUEUED, DEFERRED) else STATES[state],
     )
 
 

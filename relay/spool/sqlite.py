@@ -41,6 +41,7 @@ from relay.spool.schema import OwnerLock, connect, migrate, prepare_folder
 from relay.spool.writer import Writer, plain_error
 
 T = TypeVar("T")
+WriteDown = Callable[[sqlite3.Connection, Settlement, int], bool | None]
 
 _RESERVE = 16 * 1024 * 1024
 """Octets of disk that new mail must leave free, so that outcomes can still be written down."""
@@ -204,18 +205,41 @@ class SqliteSpool:
         await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
-        def change(connection: sqlite3.Connection) -> tuple[int, bool, bool, int]:
-            number = _number(settlement.id)
+        await self._write_down(delivery.settle, settlement, now)
+
+    async def decide(self, settlement: Settlement, now: float) -> bool:
+        return await self._write_down(delivery.decide, settlement, now) is not None
+
+    async def _write_down(self, write: WriteDown, settlement: Settlement, now: float) -> bool | None:
+        number = _number(settlement.id)
+        rows = [
+            NewRow(self._ids.next(self.now()), self.now(), mail.message, mail.body, len(mail.body))
+            for mail in settlement.notices
+        ]
+
+        def change(connection: sqlite3.Connection) -> tuple[bool | None, bool, int]:
             filed = _is_filed(connection, number)
-            number, gone = delivery.settle(connection, settlement, ms(now))
-            return number, gone, filed, _bytes(connection)
+            gone = write(connection, settlement, ms(now))
+            if gone is not None:
+                for row in rows:
+                    row.insert(connection)
+            return gone, filed, _bytes(connection)
 
         self._prefetched.pop(settlement.id, None)
-        number, gone, filed, self._stored = await self._writer.run(change)
+        gone, filed, self._stored = await self._writer.run(change)
         if gone and filed:
             await asyncio.to_thread(self.bodies.remove, number)
-        if settlement.move_to is not None:
-            self._wake(settlement.move_to)
+        self._wake(*([settlement.move_to] if settlement.move_to else []), *(row.message.lane for row in rows))
+        return gone
+
+    async def overdue(
+        self, before: float, *, unnoticed: bool, after: tuple[float, str] | None = None, limit: int = 100
+    ) -> list[Claim]:
+        start = (ms(after[0]), _number(after[1])) if after else (0, 0)
+        now = ms(self.now())
+        return await self._read(
+            lambda c: delivery.overdue(c, ms(before), start, limit, now, unnoticed=unnoticed)
+        )
 
     async def content(self, message_id: str) -> Content:
         ready = self._prefetched.pop(message_id, None)
@@ -344,6 +368,25 @@ class SqliteSpool:
             moved += await self._writer.run(lambda c, m=moves: _move_all(c, m, ms(now)))  # type: ignore[misc]
             self._wake(*{lane for _, lane in moves if lane is not None})
         return moved
+
+    # small texts
+
+    async def remembered(self, prefix: str = "") -> dict[str, str]:
+        rows = await self._read(
+            lambda c: c.execute(
+                "SELECT key, value FROM memory WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+            ).fetchall()
+        )
+        return dict(rows)
+
+    async def remember(self, key: str, value: str | None) -> None:
+        await self._writer.run(
+            lambda c: (
+                c.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, value)).close()
+                if value is not None
+                else c.execute("DELETE FROM memory WHERE key = ?", (key,)).close()
+            )
+        )
 
     # upkeep
 

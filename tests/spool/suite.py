@@ -14,7 +14,7 @@ import pytest
 
 from relay.errors import SpoolError, SpoolFull
 from relay.message import Outcome, Reply, Result, Scope
-from relay.spool.contract import Claim, Filter, Hold, Settlement, Spool
+from relay.spool.contract import Claim, Filter, Hold, NewMail, Settlement, Spool
 from tests.fakes.spool import DEFERRED, FAILED, LANE, OTHER, SENT, accept, new_message
 
 
@@ -459,6 +459,101 @@ class SpoolSuite:
         message_id = await accept(spool, b"line\r\n" * 50_000)
         raw = b"".join([chunk async for chunk in spool.raw(message_id)])
         assert raw == new_message().header + b"line\r\n" * 50_000
+
+
+class NoticesAndAnswers:
+    """Notices stored with what caused them, waiting messages decided about, and answers that waited for Exchange."""
+
+    async def test_a_notice_is_stored_with_the_outcome_that_causes_it(self, make):
+        spool = await make()
+        await accept(spool)
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        woken: list[str] = []
+        spool.subscribe(woken.append)
+        notice = NewMail(new_message(lane=OTHER, source="notices"), b"it failed\r\n")
+        await settle(spool, claim, FAILED, now, notices=(notice,))
+        (sent,) = await spool.claim(OTHER, 5, now)
+        assert (await body_of(spool, sent.id)).endswith(b"it failed\r\n")
+        assert woken == [OTHER]
+        with pytest.raises(SpoolError):
+            await spool.content(claim.id)
+
+    async def test_failed_mail_nobody_could_be_told_of_keeps_its_content(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        await settle(spool, await claim_one(spool, make.clock.now()), FAILED, make.clock.now())
+        assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    async def test_waiting_mail_can_be_given_up(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        decided = await spool.decide(Settlement(message_id, {"anna@example.net": FAILED}), make.clock.now())
+        assert decided
+        assert [trace.state for trace in await spool.trace(message_id)] == ["failed"]
+
+    async def test_what_is_under_way_is_not_decided_about(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        await claim_one(spool, make.clock.now())
+        assert not await spool.decide(Settlement(message_id, {"anna@example.net": FAILED}), make.clock.now())
+        (view,) = await spool.find(Filter())
+        assert view.state == "active"
+
+    async def test_a_delay_is_told_once_and_changes_nothing_else(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), DEFERRED, now, due=now + 60)
+        make.clock.advance(50)
+        late = await spool.overdue(now + 10, unnoticed=True)
+        assert [(one.id, one.state, one.delay_noticed) for one in late] == [(message_id, "deferred", False)]
+        told = Settlement(message_id, {}, event="delay-notice", details={"to": "x"}, delay_noticed=True)
+        assert await spool.decide(told, now + 50)
+        assert await spool.overdue(now + 10, unnoticed=True) == []
+        assert [one.id for one in await spool.overdue(now + 10, unnoticed=False)] == [message_id]
+        assert await spool.claim(LANE, 1, now + 59) == []
+        assert (await claim_one(spool, now + 61)).attempts == 1
+
+    async def test_overdue_mail_is_found_in_pages_oldest_first(self, make):
+        spool = await make()
+        ids = []
+        for _ in range(5):
+            ids.append(await accept(spool))
+            make.clock.advance(1)
+        first = await spool.overdue(make.clock.now(), unnoticed=True, limit=2)
+        rest = await spool.overdue(make.clock.now(), unnoticed=True, after=(first[-1].received, first[-1].id))
+        assert [one.id for one in first + rest] == ids
+
+    async def test_a_withdrawn_message_leaves_only_its_trace(self, make):
+        spool = await make()
+        message_id = await accept(spool, b"x" * 200_000, direct=True)
+        claim = await claim_one(spool, make.clock.now())
+        assert claim.direct
+        await settle(spool, claim, DEFERRED, make.clock.now(), withdraw=True)
+        assert (await spool.stats()).messages == 0
+        assert (await spool.stats()).bytes == 0
+        assert [trace.state for trace in await spool.trace(message_id)] == ["deleted"]
+
+    async def test_a_restart_forgets_mail_whose_client_was_never_answered(self, make):
+        spool = await make()
+        await accept(spool, direct=True)
+        kept = await accept(spool)
+        answered = await accept(spool, direct=True)
+        claims = {claim.id: claim for claim in await spool.claim(LANE, 5, make.clock.now())}
+        await settle(spool, claims[answered], DEFERRED, make.clock.now(), due=make.clock.now(), keep=True)
+        spool = await make.reopen(spool)
+        await spool.recover()
+        assert {one.id for one in await spool.find(Filter())} == {kept, answered}
+
+    async def test_small_texts_are_remembered_over_a_restart(self, make):
+        spool = await make()
+        await spool.remember("alert:a", "1")
+        await spool.remember("alert:b", "2")
+        await spool.remember("budget:c", "3")
+        await spool.remember("alert:b", None)
+        spool = await make.reopen(spool)
+        assert await spool.remembered("alert:") == {"alert:a": "1"}
 
 
 async def tend_until_quiet(spool: Spool, now: float) -> None:

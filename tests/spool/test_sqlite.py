@@ -12,11 +12,11 @@ import pytest
 
 from relay.errors import SpoolBusy, SpoolError, SpoolFull, SpoolVersion
 from relay.spool.contract import Filter
-from relay.spool.schema import connect, migrate, migrations
+from relay.spool.schema import _statements, connect, migrate, migrations
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.clock import ManualClock
 from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
-from tests.spool.suite import SpoolSuite, claim_one, settle, tend_until_quiet
+from tests.spool.suite import NoticesAndAnswers, SpoolSuite, claim_one, settle, tend_until_quiet
 
 
 class Maker:
@@ -47,7 +47,7 @@ async def make(tmp_path):
         await spool.close()
 
 
-class TestSqlite(SpoolSuite):
+class TestSqlite(SpoolSuite, NoticesAndAnswers):
     """The common suite."""
 
 
@@ -168,6 +168,22 @@ def test_migrations_are_numbered_without_gaps_and_run_twice_harmlessly(tmp_path)
     connection.close()
 
 
+def test_a_spool_of_schema_1_is_brought_up_to_date_with_its_mail(tmp_path):
+    connection = connect(tmp_path / "a.db")
+    for statement in _statements(dict(migrations())[1]):
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute("INSERT INTO lane (id, name) VALUES (1, 'U/m@c')")
+    connection.execute(
+        "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id, subject, details)"
+        " VALUES (7, 1, 1, 0, 0, 1, 's', 'c', 'x', 'm', 'j', '{}')"
+    )
+    assert migrate(connection) == migrations()[-1][0]
+    row = connection.execute("SELECT id, direct, delay_noticed FROM message").fetchone()
+    assert row == (7, 0, 0)
+    connection.close()
+
+
 def test_every_query_of_delivery_uses_an_index(tmp_path):
     connection = connect(tmp_path / "a.db")
     migrate(connection)
@@ -176,6 +192,10 @@ def test_every_query_of_delivery_uses_an_index(tmp_path):
         "SELECT id, turn FROM message WHERE lane = 1 AND state = 0 ORDER BY turn, id LIMIT 3",
         "SELECT min(received) FROM message m WHERE m.lane = 1 AND m.state < 4",
         "SELECT min(due) FROM message m WHERE m.lane = 1 AND m.state = 2",
+        "SELECT id FROM message WHERE state < 4 AND state <> 1 AND received < 9 AND (received, id) > (1, 2)"
+        " AND direct = 0 AND delay_noticed = 0 ORDER BY received, id LIMIT 5",
+        "SELECT id FROM message WHERE state < 4 AND state <> 1 AND received < 9 AND (received, id) > (1, 2)"
+        " AND direct = 0 ORDER BY received, id LIMIT 5",
         "SELECT id FROM message WHERE state = 4 AND finished < 5 ORDER BY finished LIMIT 3",
     ]
     for query in queries:
