@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
+SOURCES := $(wildcard relay tests benchmarks)
 
 .PHONY: setup demo test tools lint types clean
 .NOTPARALLEL:
@@ -29,8 +30,8 @@ tools:
 	@.ci/tools || test "$${CI:-}" != true
 
 lint: setup
-	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
 
 types: setup
 	$(BIN)/mypy
