@@ -227,7 +227,9 @@ def _summarise(verb: str, changed: Changed, as_json: bool) -> None:
         emit_json({"matched": changed.matched, "changed": changed.changed})
         return
     say(f"{verb}: {changed.matched} matched, {changed.changed} changed")
-    if changed.changed < changed.matched:
+    if verb == "release" and changed.lanes:
+        say(f"Tried again: {visible(', '.join(changed.lanes))}")
+    elif changed.changed < changed.matched:
         say("The others are being submitted at this moment, or were so already.")
 
 

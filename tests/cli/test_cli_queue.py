@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from relay.message import Result
+from relay.spool.contract import Hold
 from tests.cli.kit import LANE, OTHER_LANE, Bench, daemon, put
 
 SHAPE = {
@@ -102,6 +103,23 @@ def test_verbs_act_on_ids_without_a_question(bench: Bench) -> None:
     assert bench.json("queue", "hold", name) == {"matched": 1, "changed": 1}
     assert bench.json("queue", "list")[0]["state"] == "held"
     assert bench.json("queue", "release", name) == {"matched": 1, "changed": 1}
+    assert bench.json("queue", "list")[0]["state"] == "queued"
+
+
+def test_release_of_a_lane_ends_its_hold(bench: Bench) -> None:
+    """By a filter, release ends the hold of the lanes it names, and says which are tried again."""
+    bench.add()
+    hold = Hold("lane", LANE, "send-as-denied", "Send As is denied.", "Grant it.", "5.7.60", since=0.0)
+    bench.with_spool(lambda spool: spool.hold(hold))
+    (message,) = bench.json("queue", "list")
+    assert (message["state"], message["reason"], message["remedy"]) == (
+        "held",
+        "Send As is denied.",
+        "Grant it.",
+    )
+    result = bench.run("queue", "release", "--lane", "notifications@contoso.com")
+    assert result.exit_code == 0
+    assert f"Tried again: {LANE}" in result.stderr
     assert bench.json("queue", "list")[0]["state"] == "queued"
 
 
