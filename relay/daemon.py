@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay import events, logs, status
+from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.clock import SystemClock
@@ -150,6 +151,7 @@ class Daemon:
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
+        self._guessing = Guessing()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -201,7 +203,13 @@ class Daemon:
 
     def _intake(self, settings: Settings) -> Intake:
         return Intake(
-            spool=self.spool, router=self.router, settings=settings, clock=self.clock, hostname=self.hostname
+            spool=self.spool,
+            router=self.router,
+            settings=settings,
+            clock=self.clock,
+            hostname=self.hostname,
+            guessing=self._guessing,
+            answers=self.scheduler.answers,
         )
 
     async def _tend(self) -> None:

@@ -158,6 +158,8 @@ class Listener:
     newlines: str
     proxy_protocol_from: tuple[Network, ...]
     limits: ListenerLimits
+    answer_within: float = 60.0
+    """Patience of clients under ``answer_after: upstream``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from relay import events
 from relay.accept import replies
@@ -19,13 +19,18 @@ from relay.accept.incoming import Incoming
 from relay.accept.received import received_field
 from relay.clock import Clock
 from relay.errors import SpoolError, SpoolFull
-from relay.message import Client, Envelope
+from relay.message import Client, Envelope, Recipient, Reply
 from relay.rewrite.contract import HeaderFacts, Refused, Route
 from relay.settings import Settings
 from relay.spool.contract import Draft, NewMessage, Spool
 
 HOPS = 50
 """Received fields beyond which a message is looping; Exchange gives up at about this number too."""
+
+REDIRECT_FIELD = "X-Relay-Redirected-From"
+"""Names the recipients that ``recipients.redirect_all_to`` replaced."""
+REDIRECT_SHOWN = 50
+"""Recipients named there."""
 
 ReadHeader = Callable[[bytes], HeaderFacts]
 
@@ -42,6 +47,22 @@ class Router(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """Where Exchange's answers come from, for ``answer_after: upstream``."""
+
+    def expect(self, message_id: str, lane: str) -> Any:
+        """Before the commit: a ticket for this client."""
+        ...
+
+    def forget(self, ticket: Any) -> None:
+        """The commit failed."""
+        ...
+
+    async def wait(self, ticket: Any, patience: float) -> Reply:
+        """After the commit: what the client is told, within ``patience`` seconds where that is possible."""
+        ...
+
+
 @dataclass(slots=True)
 class Arrival:
     """A message whose last octet has come."""
@@ -53,6 +74,8 @@ class Arrival:
     extended: bool
     """EHLO rather than HELO (or nothing)."""
     notes: tuple[str, ...]
+    patience: float | None = None
+    """Seconds that the client waits for Exchange's own answer; None: it is answered when the message is safe here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +100,7 @@ class Intake:
         read_header: ReadHeader | None = None,
         authenticator: Authenticator | None = None,
         guessing: Guessing | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self.spool = spool
         self.router = router
@@ -85,6 +109,7 @@ class Intake:
         self.hostname = hostname
         self.authenticator = authenticator or Authenticator(settings.clients)
         self.guessing = guessing or Guessing()
+        self.answers = answers
         self._read_header = read_header or _rewrite_reader()
         policy = settings.recipients
         self._everybody = "*" in policy.allow and not policy.deny
@@ -120,6 +145,9 @@ class Intake:
             if refusal:
                 return _refused(arrival, refusal)
             message = self._build(arrival, facts)
+            if message.direct:
+                stored = True  # or nothing of it is left: the commit sees to that
+                return await self._pass_on(arrival, message)
             await arrival.draft.commit(message)
             stored = True
             return self._accepted(arrival, message)
@@ -155,10 +183,12 @@ class Intake:
             id=arrival.draft.id,
             now=self.clock.now(),
         )
+        if arrival.incoming.eight_bit:
+            envelope = replace(envelope, eight_bit=True)
         return NewMessage(
-            envelope=replace(envelope, eight_bit=True) if arrival.incoming.eight_bit else envelope,
+            envelope=self._redirected(envelope),
             client=client,
-            header=field + arrival.incoming.header,
+            header=field + self._redirect_field(envelope) + arrival.incoming.header,
             lane=self.router.choose(route, source),
             pool=route.lanes if len(route.mailboxes) > 1 else (),
             source=source,
@@ -166,7 +196,38 @@ class Intake:
             message_id=facts.message_id,
             subject=facts.subject,
             notes=arrival.notes,
+            direct=arrival.patience is not None and self.answers is not None,
         )
+
+    def _redirected(self, envelope: Envelope) -> Envelope:
+        """``recipients.redirect_all_to``: for test environments, everything goes to one address."""
+        target = self.settings.recipients.redirect_all_to
+        return envelope if target is None else replace(envelope, recipients=(Recipient(target),))
+
+    def _redirect_field(self, envelope: Envelope) -> bytes:
+        """A header field that names whom a redirected message was for."""
+        if self.settings.recipients.redirect_all_to is None:
+            return b""
+        people = [one.address for one in envelope.recipients]
+        shown = ",\r\n ".join(people[:REDIRECT_SHOWN])
+        more = f",\r\n and {len(people) - REDIRECT_SHOWN} more" if len(people) > REDIRECT_SHOWN else ""
+        charset = "utf-8" if envelope.smtputf8 else "ascii"
+        return f"{REDIRECT_FIELD}: {shown}{more}\r\n".encode(charset, "replace")
+
+    async def _pass_on(self, arrival: Arrival, message: NewMessage) -> Answer:
+        """``answer_after: upstream``: the client hears what Exchange says."""
+        assert self.answers is not None and arrival.patience is not None
+        ticket = self.answers.expect(arrival.draft.id, message.lane)
+        try:
+            await arrival.draft.commit(message)
+        except BaseException:
+            self.answers.forget(ticket)
+            raise
+        reply = await self.answers.wait(ticket, arrival.patience)
+        if 200 <= reply.code < 300:
+            self._accepted(arrival, message)
+            return Answer(replies.encode(reply), True)
+        return _refused(arrival, replies.encode(reply))
 
     def _accepted(self, arrival: Arrival, message: NewMessage) -> Answer:
         events.accepted(

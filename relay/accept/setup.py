@@ -28,6 +28,8 @@ class Setup:
         self.implicit_tls = listener.tls.mode == "implicit"
         self.hello_tls = listener.tls.mode == "auto"
         self.starttls = listener.tls.mode in ("starttls", "auto")
+        direct = listener.answer_after == "upstream"
+        self.patience = listener.answer_within if direct else None
         self.tolerant = listener.newlines == "tolerant"
         self.allow = Networks(listener.allow)
         self.balancers = Networks(listener.proxy_protocol_from)

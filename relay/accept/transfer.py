@@ -158,6 +158,7 @@ class TransferChannel(LoginChannel):
             client=self._client(),
             extended=self.session.extended_smtp,
             notes=parcel.incoming.notes(bare_lf),
+            patience=self._setup.patience,
         )
         answer = await self._setup.intake.finish(arrival)
         if answer.stored:

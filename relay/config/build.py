@@ -127,6 +127,7 @@ class Builder:
             auth=listener.auth,
             auth_in_clear=listener.auth_in_clear,
             answer_after=listener.answer_after,
+            answer_within=listener.answer_within,
             newlines=listener.newlines,
             proxy_protocol_from=listener.proxy_protocol_from,
             limits=to.ListenerLimits(**dict(listener.limits)),

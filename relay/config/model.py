@@ -204,6 +204,10 @@ class ListenerSection(Section):
     answer_after: Annotated[str, *choice("spool", "upstream")] = Field(
         "spool", description="250 once the mail is safe on disk, or (upstream) only once Exchange has it."
     )
+    answer_within: Duration = Field(
+        60.0,
+        description="With answer_after: upstream, how long a client waits before it is told to try again.",
+    )
     newlines: Annotated[str, *choice("strict", "tolerant")] = Field(
         "strict", description="tolerant is for devices that end lines with LF alone."
     )

@@ -25,12 +25,6 @@ class Upcoming:
 
 UPCOMING = (
     Upcoming(
-        "recipients.redirect_all_to",
-        "refuse",
-        lambda settings: settings.recipients.redirect_all_to is not None,
-        "this release cannot redirect mail yet, and would send it to its real recipients; remove the key to start",
-    ),
-    Upcoming(
         "spool.url",
         "refuse",
         lambda settings: settings.spool.url.startswith("postgresql:"),
@@ -47,12 +41,6 @@ UPCOMING = (
         "warn",
         lambda settings: any(upstream.client_secret_expires for upstream in settings.upstreams),
         "reminders arrive with a later release; note the day elsewhere as well",
-    ),
-    Upcoming(
-        "listeners[].answer_after",
-        "warn",
-        lambda settings: any(listener.answer_after == "upstream" for listener in settings.listeners),
-        "`upstream` arrives with a later release; until then 250 is answered once the mail is safe on disk",
     ),
     Upcoming(
         "alerts",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
-from relay.message import Outcome, Report, Result, Scope, Trouble
+from relay.message import Outcome, Reply, Report, Result, Scope, Trouble
+from relay.schedule.answers import judge
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
 from relay.schedule.telling import tell
@@ -84,6 +85,7 @@ class Carrier:
                 if len(lane.ready) <= lane.batch_size // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 await self._one(connection, claim)
+                lane.finished(claim)
         finally:
             lane.connected -= 1
 
@@ -118,26 +120,30 @@ class Carrier:
     async def _judge(self, claim: Claim, report: Report, now: float) -> None:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
-        done = settlement(claim, report, scheduler.rules, now, key)
+        done, answer = settlement(claim, report, scheduler.rules, now, key), None
+        if claim.direct:
+            done, answer = judge(claim, done)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
-        task = asyncio.ensure_future(self._settle(done, now))
+        task = asyncio.ensure_future(self._settle(done, now, answer))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
         tell(lane.name, claim, done, report)
         await scheduler.after_report(lane, claim, report)
 
-    async def _settle(self, done: Settlement, now: float) -> None:
+    async def _settle(self, done: Settlement, now: float, answer: Reply | None) -> None:
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
-                return
             except SpoolError as error:
                 # The outcome must not be lost: Exchange may have the message already.
                 events.trouble(
                     where="spool", what=f"an outcome waits to be written: {error}", remedy=error.remedy
                 )
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
+                continue
+            self._scheduler.answers.settled(done.id, answer)
+            return
 
 
 def _whole(claim: Claim, outcome: Outcome) -> Report:

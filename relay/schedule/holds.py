@@ -53,7 +53,7 @@ class Holds:
             if scope == Scope.SENDER and key.startswith(prefix)
         }
 
-    async def set(
+    async def impose(
         self, lane: Lane, outcome: Outcome, *, at_login: bool = False, claim: Claim | None = None
     ) -> None:
         """Hold the smallest thing that is broken; a hold that is already there waits longer for its next try."""
@@ -88,6 +88,7 @@ class Holds:
         lane.call_all()
         lane.wake.set()
         await self._scheduler.spool.hold(hold)
+        self._scheduler.answers.held(self._covered(lane, hold), hold)
 
     def _reach(self, lane: Lane, outcome: Outcome, claim: Claim | None) -> tuple[str | None, str]:
         if outcome.scope is Scope.UPSTREAM:
@@ -100,14 +101,20 @@ class Holds:
 
     def _put(self, lane: Lane, hold: Hold) -> None:
         self._known[(hold.scope, hold.key)] = hold
-        for name in {lane.name} | (lane.upstream.lanes if hold.scope == Scope.UPSTREAM else set()):
+        for name in self._covered(lane, hold) | {lane.name}:
             self.apply(self._scheduler.lanes[name])
             self._scheduler.lanes[name].wake.set()
+
+    def _covered(self, lane: Lane, hold: Hold) -> set[str]:
+        """The lanes that a hold stops; a sender's stops none."""
+        if hold.scope == Scope.UPSTREAM:
+            return lane.upstream.lanes | {lane.name}
+        return {lane.name} if hold.scope == Scope.LANE else set()
 
     async def mended(self, lane: Lane, hold: Hold) -> None:
         """It works again: let the mail go."""
         self._known.pop((hold.scope, hold.key), None)
-        names = {lane.name} | (lane.upstream.lanes if hold.scope == Scope.UPSTREAM else set())
+        names = self._covered(lane, hold) or {lane.name}
         for name in names:
             self.apply(self._scheduler.lanes[name])
         events.released(lane=lane.name, scope=hold.scope, why="it works again", code=hold.code)

@@ -58,6 +58,7 @@ class Lane:
         self.transport = ""
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._under_way: set[tuple[str, str]] = set()
 
     # work
 
@@ -81,8 +82,34 @@ class Lane:
                 count -= 1
 
     def take(self) -> Claim | None:
-        """The next message for a connection, if there is one."""
-        return self.ready.popleft()[1] if self.ready else None
+        """The next message for a connection, if there is one that may go.
+
+        Mail of one source to one recipient keeps its order, also over several connections: what would overtake an
+        earlier message that is still under way (or waits for one) is passed over for now.
+        """
+        if not self.ready:
+            return None
+        if not self._under_way:
+            return self._start(0)
+        blocked = set(self._under_way)
+        for index, (_, claim) in enumerate(self.ready):
+            pairs = _pairs(claim)
+            if blocked.isdisjoint(pairs):
+                return self._start(index)
+            blocked |= pairs
+        return None
+
+    def _start(self, index: int) -> Claim:
+        claim = self.ready[index][1]
+        del self.ready[index]
+        self._under_way |= _pairs(claim)
+        return claim
+
+    def finished(self, claim: Claim) -> None:
+        """A taken message is settled (or on its way to be): what waited behind it may go."""
+        self._under_way -= _pairs(claim)
+        if self.ready:
+            self._call(1)
 
     async def wait_for_mail(self, seconds: float) -> None:
         """Until mail may be ready, at most ``seconds``."""
@@ -141,6 +168,10 @@ class Lane:
         if self.the_hold() is not None:
             return "held"
         return "slowed" if self.trouble is not None or self.limiter.slowed else "open"
+
+
+def _pairs(claim: Claim) -> set[tuple[str, str]]:
+    return {(claim.source, one.address.lower()) for one in claim.envelope.recipients}
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -14,6 +14,7 @@ from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result, Scope, Trouble
+from relay.schedule.answers import Answers
 from relay.schedule.carrier import Carrier
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
@@ -52,6 +53,7 @@ class Scheduler:
         self.upstreams: dict[str, UpstreamState] = {}
         self.rules = _rules(settings)
         self.holds = Holds(self)
+        self.answers = Answers(spool, clock, self._hold_in_the_way)
         self._settings = settings
         self._runners: dict[str, asyncio.Task[None]] = {}
 
@@ -259,6 +261,7 @@ class Scheduler:
         claims = lane.give_back()
         if claims:
             await self.spool.unclaim([claim.id for claim in claims])
+            self.answers.returned([claim.id for claim in claims if claim.direct])
             lane.may_have_work = True
 
     def _open(self, lane: Lane) -> None:
@@ -274,12 +277,17 @@ class Scheduler:
         self.holds.probed(lane)
         lane.wake.set()
 
+    def _hold_in_the_way(self, name: str) -> Hold | None:
+        """What keeps new mail of a lane from going; not a hold that is due to be tried, since that needs a message."""
+        lane = self._lane(name)
+        return None if self.holds.probe_due(lane, self.clock.now()) else lane.the_hold()
+
     # what carriers tell
 
     async def could_not_open(self, lane: Lane, trouble: Trouble) -> None:
         """Dial, TLS, token or login failed."""
         if trouble.outcome.result is Result.HELD:
-            await self.holds.set(lane, trouble.outcome, at_login=True)
+            await self.holds.impose(lane, trouble.outcome, at_login=True)
             return
         known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
         until = lane.rest(trouble, self.clock.now())
@@ -309,7 +317,7 @@ class Scheduler:
         if trouble.slow:
             lane.limiter.throttled(self.clock.now(), trouble.wait if trouble.wait is not None else 60.0)
         if trouble.result is Result.HELD:
-            await self.holds.set(lane, trouble, claim=claim)
+            await self.holds.impose(lane, trouble, claim=claim)
         elif not trouble.slow:
             lane.rest(Trouble(trouble), self.clock.now())
 

@@ -48,7 +48,6 @@ WARNED = [
     ("", "listeners: [{bind: 127.0.0.1:25, auth: optional}]\n", "nobody can log in"),
     ("", f"{CLIENTS}listeners: [{{bind: '0.0.0.0:25', auth: required}}]\n", "over TLS only"),
     ("", f"{CLIENTS}listeners: [{{bind: '0.0.0.0:25', auth: required, auth_in_clear: true}}]\n", "readable by others"),
-    ("", "listeners: [{bind: 127.0.0.1:25, answer_after: upstream}]\n", "safe on disk"),
     ("", "senders: [{match: '*'}, {match: a@b.c}]\n", "never used"),
     ("", "senders: [{match: '/(a+)+@x/'}]\n", "can take very long"),
     ("", "recipients: {deny: ['*']}\n", "refuses every recipient"),
@@ -95,7 +94,6 @@ def test_a_page_beyond_loopback_without_tls_is_warned_about(tmp_path):
 @pytest.mark.parametrize(
     ("rest", "key"),
     [
-        ("recipients: {redirect_all_to: test@contoso.com}\n", "recipients.redirect_all_to"),
         ("spool: {url: postgresql://relay@db/relay}\n", "spool.url"),
     ],
 )

@@ -1,0 +1,128 @@
+"""``answer_after: upstream``: what a waiting client is told, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from relay.message import Outcome, Reply, Report, Result, Scope
+from relay.schedule.answers import judge
+from relay.spool.contract import Filter, Settlement
+from tests.fakes.courier import SENT
+from tests.fakes.spool import LANE, new_message
+from tests.schedule.test_judgement import claim
+from tests.schedule.test_loop import FULL, WRONG_SECRET, house
+
+__all__ = ["house"]
+
+REFUSED = Outcome(
+    Result.FAILED, reply=Reply(550, "5.1.10", "Recipient not found"), reason="no such recipient"
+)
+LATER = Outcome(Result.DEFERRED, reply=Reply(451, "4.7.0", "PRX2"), reason="Exchange asked to try later")
+
+
+async def submit(h, patience: float = 5.0, **changes) -> Reply:
+    """As the listener does: expect, commit, wait."""
+    draft = h.spool.draft()
+    ticket = h.scheduler.answers.expect(draft.id, LANE)
+    await draft.write(b"hello\r\n")
+    await draft.commit(new_message(direct=True, **changes))
+    return await h.scheduler.answers.wait(ticket, patience)
+
+
+async def left(h) -> int:
+    return (await h.spool.stats()).messages
+
+
+async def test_exchanges_250_is_the_clients_250(house):
+    h = await house()
+    reply = await submit(h)
+    assert (reply.code, reply.enhanced) == (250, "2.0.0")
+    assert await left(h) == 0
+
+
+async def test_a_permanent_refusal_is_passed_on_with_exchanges_words(house):
+    h = await house()
+    h.courier.answer = lambda claim: REFUSED
+    reply = await submit(h)
+    assert str(reply) == "550 5.1.10 Recipient not found"
+    assert await left(h) == 0
+
+
+async def test_a_temporary_failure_is_451_and_leaves_nothing(house):
+    h = await house()
+    h.courier.answer = lambda claim: LATER
+    reply = await submit(h)
+    assert reply.code == 451
+    assert "Exchange asked to try later" in reply.text
+    assert await left(h) == 0
+
+
+async def test_a_hold_is_451_with_the_reason_at_once(house):
+    h = await house()
+    h.courier.refuse = WRONG_SECRET
+    reply = await submit(h, patience=60)
+    assert reply.code == 451
+    assert "The client secret is wrong" in reply.text
+    again = await submit(h, patience=60)
+    assert "The client secret is wrong" in again.text
+    assert await left(h) == 0
+
+
+async def test_a_hold_that_the_message_itself_meets_is_451(house):
+    h = await house()
+    h.courier.answer = lambda claim: Report({"anna@example.net": FULL}, FULL)
+    reply = await submit(h)
+    assert reply.code == 451
+    assert "mailbox is full" in reply.text
+    assert await left(h) == 0
+
+
+async def test_patience_ends_with_451_and_nothing_left(house):
+    h = await house(messages_per_minute=1)
+    assert (await submit(h)).code == 250
+    reply = await submit(h, patience=0.05)
+    assert reply.code == 451
+    assert "0.05 s" in reply.text
+    assert await left(h) == 0
+
+
+async def test_a_submission_under_way_decides_even_when_patience_has_ended(house):
+    h = await house()
+    h.courier.gate.clear()
+    waiting = asyncio.ensure_future(submit(h, patience=0.05))
+    await h.courier.until(lambda: h.courier.open_now == 1)
+    async with asyncio.timeout(5):
+        while (await h.spool.lane(LANE)).active != 1:
+            await asyncio.sleep(0)
+    h.courier.gate.set()
+    assert (await waiting).code == 250
+
+
+async def test_a_partly_sent_message_is_ours_from_then_on(house):
+    h = await house()
+    h.courier.answer = lambda claim: Report({"a@x.example": SENT, "b@x.example": LATER})
+    reply = await submit(h, recipients=("a@x.example", "b@x.example"))
+    assert reply.code == 250
+    (view,) = await h.spool.find(Filter())
+    assert [str(one.state) for one in view.recipients] == ["sent", "deferred"]
+    await h.spool.recover()
+    assert await left(h) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "keep", "withdraw"),
+    [
+        ([SENT, REFUSED], 250, True, False),
+        ([REFUSED, REFUSED], 550, False, True),
+        ([REFUSED, LATER], 451, False, True),
+        ([LATER, Outcome(Result.HELD, Scope.SENDER, reason="denied")], 451, False, True),
+        ([], 451, False, True),
+    ],
+)
+def test_judgement_of_mixed_outcomes(outcomes, code, keep, withdraw):
+    people = {f"{n}@x": one for n, one in enumerate(outcomes)}
+    done, reply = judge(claim(), Settlement("0" * 13, people))
+    assert reply is not None
+    assert (reply.code, done.keep, done.withdraw) == (code, keep, withdraw)

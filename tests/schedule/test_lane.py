@@ -1,0 +1,50 @@
+"""Which message a connection takes: mail of one source to one recipient never overtakes itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.message import Client, Envelope, Recipient
+from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.limits import MailboxLimiter
+from relay.spool.contract import Claim
+from tests.fakes.settings import LIMITS
+
+
+def claim(name: str, source: str, *people: str) -> Claim:
+    envelope = Envelope("s@l", tuple(Recipient(one) for one in people))
+    return Claim(name, "U/m@c", envelope, Client(), 0.0, 1, 0, source=source)
+
+
+@pytest.fixture
+def lane():
+    return Lane("U/m@c", UpstreamState("U"), LIMITS, 30, MailboxLimiter(LIMITS))
+
+
+def taken(lane: Lane) -> str | None:
+    found = lane.take()
+    return found.id if found else None
+
+
+def test_different_recipients_go_side_by_side(lane):
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "b@x")], 0.0)
+    assert [taken(lane), taken(lane), taken(lane)] == ["1", "2", None]
+
+
+def test_the_same_recipient_waits_for_the_earlier_message(lane):
+    first = claim("1", "s", "A@x")
+    lane.add([first, claim("2", "s", "a@X"), claim("3", "other", "a@x")], 0.0)
+    assert [taken(lane), taken(lane), taken(lane)] == ["1", "3", None]
+    lane.finished(first)
+    assert taken(lane) == "2"
+
+
+def test_what_waits_is_not_overtaken_either(lane):
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "a@x", "b@x"), claim("3", "s", "b@x")], 0.0)
+    assert [taken(lane), taken(lane)] == ["1", None]
+
+
+def test_given_back_mail_frees_the_limit(lane):
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "b@x")], 0.0)
+    assert [one.id for one in lane.give_back()] == ["1", "2"]
+    assert lane.take() is None
