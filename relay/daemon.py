@@ -19,6 +19,7 @@ from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
 from relay.message import Client
+from relay.ownmail import OWN_MAIL, OwnMail
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
@@ -98,12 +99,15 @@ def our_name() -> str:
 class LiveRouter:
     """The router of the moment: the rules of the last load, and the lanes that are held just now."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, own: OwnMail) -> None:
         self.rules = Router(settings)
+        self._own = own
         self.scheduler: Scheduler | None = None
 
     def route(self, sender: str, header_from: tuple[str, ...], client: Client) -> Route:
-        """See `relay.rewrite.route.Router.route`."""
+        """See `relay.rewrite.route.Router.route`; our own mail has a way of its own."""
+        if client.listener == OWN_MAIL:
+            return self._own.route(header_from)
         return self.rules.route(sender, header_from, client)
 
     def choose(self, route: Route, source: str = "") -> str:
@@ -140,13 +144,17 @@ class Daemon:
         self._load = load
         self.clock = SystemClock()
         self.hostname = our_name()
-        self.router = LiveRouter(settings)
+        self.own = OwnMail(settings, self.hostname)
+        self.router = LiveRouter(settings, self.own)
         self.spool = build_spool(settings)
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
             settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
         )
-        self.scheduler = Scheduler(self.spool, self.courier, settings, self.clock, self.router.identity)
+        self.scheduler = Scheduler(
+            self.spool, self.courier, settings, self.clock, self.router.identity, self.own
+        )
+        self.own.lanes = self.scheduler.lanes
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
@@ -169,6 +177,7 @@ class Daemon:
         await self.scheduler.start()
         self.started = self.clock.now()
         self._spawn(self._tend())
+        self._spawn(self._watch_overdue())
         if self.scheduler.holds.all():
             self._spawn(self._reroute())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
@@ -221,6 +230,16 @@ class Daemon:
                 pause = 30.0
             await self.clock.sleep(pause)
 
+    async def _watch_overdue(self) -> None:
+        """Delays, mail that is given up, summaries of notices."""
+        while True:
+            await self.clock.sleep(self.scheduler.overdue.pause())
+            try:
+                await self.scheduler.overdue.look()
+                await self.scheduler.desk.tend()
+            except RelayError as error:
+                events.trouble(where="notices", what=str(error), remedy=error.remedy)
+
     async def _reroute(self) -> None:
         moved = await self.spool.reroute(self.router.lane_for, self.clock.now())
         if moved:
@@ -266,7 +285,7 @@ class Daemon:
             self.tokens[one.name] = EntraTokens(one, clock=self.clock)
             if before is not None:
                 await before.close()
-        self.settings = settings
+        self.settings = self.own.settings = settings
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)

@@ -92,6 +92,11 @@ def login(*, lane: str, transport: str, host: str, **more: object) -> None:
     _sink("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
 
 
+def notified(*, id: str, kind: str, to: str, **more: object) -> None:
+    """A notice about a message is on its way: of a failure, a delay, or of being held too long."""
+    _sink("info", "notified", {"id": id, "kind": kind, "to": to, **more})
+
+
 def trouble(*, where: str, what: str, remedy: str = "", **more: object) -> None:
     """Something of ours went wrong that is not about one message."""
     _sink("error", "trouble", {"where": where, "what": what, "remedy": remedy, **more})

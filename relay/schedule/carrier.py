@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
-from relay.message import Outcome, Reply, Report, Result, Scope, Trouble
+from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.answers import judge
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
@@ -92,6 +92,7 @@ class Carrier:
     async def _one(self, connection: Connection, claim: Claim) -> None:
         scheduler, lane = self._scheduler, self._lane
         begun = False
+        content: Content | None = None
 
         async def begin() -> None:
             nonlocal begun
@@ -115,14 +116,15 @@ class Carrier:
             lane.limiter.finish(now, len(claim.envelope.recipients))
         else:
             lane.limiter.release()
-        await self._judge(claim, report, now)
+        await self._judge(claim, report, content, now)
 
-    async def _judge(self, claim: Claim, report: Report, now: float) -> None:
+    async def _judge(self, claim: Claim, report: Report, content: Content | None, now: float) -> None:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
         done, answer = settlement(claim, report, scheduler.rules, now, key), None
         if claim.direct:
             done, answer = judge(claim, done)
+        done = await scheduler.desk.about_failures(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
         task = asyncio.ensure_future(self._settle(done, now, answer))

@@ -16,10 +16,12 @@ from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result, Scope, Trouble
 from relay.schedule.answers import Answers
 from relay.schedule.carrier import Carrier
+from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.overdue import Overdue
 from relay.schedule.planner import LaneView, plan
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_parts
@@ -42,6 +44,7 @@ class Scheduler:
         settings: Settings,
         clock: Clock,
         identity: Callable[[Claim], str],
+        post: Post,
     ) -> None:
         self.spool = spool
         self.courier = courier
@@ -53,6 +56,8 @@ class Scheduler:
         self.upstreams: dict[str, UpstreamState] = {}
         self.rules = _rules(settings)
         self.holds = Holds(self)
+        self.desk = Desk(spool, post, clock)
+        self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.answers = Answers(spool, clock, self._hold_in_the_way)
         self._settings = settings
         self._runners: dict[str, asyncio.Task[None]] = {}
@@ -63,6 +68,7 @@ class Scheduler:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
         await self.holds.load(probe_now=True)
+        await self.desk.load()
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
             lane.next_due = summary.next_due
@@ -88,6 +94,7 @@ class Scheduler:
         """New limits and rules; whatever is held is tried again at once."""
         self._settings = settings
         self.rules = _rules(settings)
+        self.overdue.settings = settings.spool
         for lane in self.lanes.values():
             lane.limits, lane.batch_size = self._limits(lane.upstream.name)
             lane.limiter.update(lane.limits)

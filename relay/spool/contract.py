@@ -98,6 +98,7 @@ class Claim:
     attempts: int
     """Attempts that counted, before this one."""
     message_id: str = ""
+    subject: str = ""
     header_from: tuple[str, ...] = ()
     pool: tuple[str, ...] = ()
     source: str = ""
@@ -130,6 +131,8 @@ class Settlement:
     """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
     notices: tuple[NewMail, ...] = ()
     """Messages to store in the same transaction."""
+    told: bool = False
+    """Somebody hears of the failures: by one of ``notices``, or by a summary that is owed. Then the content may go."""
     delay_noticed: bool = False
     """The sender has been told of the delay (sets the mark, never clears it)."""
     withdraw: bool = False

@@ -145,7 +145,7 @@ def _write_down(
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
         # who was told of the failure has the message's headers; where nobody could be, the operator still has it all
-        return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.notices)
+        return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.told)
     if attempted or done.outcomes:
         _reschedule(connection, number, state, done, now_ms)
     return False

@@ -30,7 +30,7 @@ CLAIM_COLUMNS = (
     "m.details, m.held_ms + l.held_ms - m.held_base "
     "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
     "+ CASE WHEN m.held_since IS NULL OR l.held_since IS NOT NULL THEN 0 ELSE {now} - m.held_since END, "
-    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL"
+    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject"
 )
 
 
@@ -62,7 +62,7 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
-     noticed, direct, state, lane_held) = row  # fmt: skip
+     noticed, direct, state, lane_held, subject) = row  # fmt: skip
     details = json.loads(packed)
     eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
@@ -74,6 +74,7 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
         size=size,
         attempts=attempts,
         message_id=message_id,
+        subject=subject,
         header_from=tuple(details["f"]),
         pool=tuple(json.loads(pool)) if pool else (),
         source=source,

@@ -14,6 +14,7 @@ from relay.schedule.loop import Scheduler
 from relay.spool.contract import Filter
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.courier import SENT, FakeCourier
+from tests.fakes.post import FakePost
 from tests.fakes.settings import LIMITS, settings, upstream
 from tests.fakes.spool import LANE, OTHER, accept, new_message, spool_settings
 
@@ -42,7 +43,12 @@ class House:
         self.spool = SqliteSpool(spool_settings(folder))
         self.courier = FakeCourier()
         self.scheduler = Scheduler(
-            self.spool, self.courier, self.settings, SystemClock(), lambda claim: claim.header_from[0]
+            self.spool,
+            self.courier,
+            self.settings,
+            SystemClock(),
+            lambda claim: claim.header_from[0],
+            FakePost(),
         )
 
     async def start(self) -> None:

@@ -472,7 +472,7 @@ class NoticesAndAnswers:
         woken: list[str] = []
         spool.subscribe(woken.append)
         notice = NewMail(new_message(lane=OTHER, source="notices"), b"it failed\r\n")
-        await settle(spool, claim, FAILED, now, notices=(notice,))
+        await settle(spool, claim, FAILED, now, notices=(notice,), told=True)
         (sent,) = await spool.claim(OTHER, 5, now)
         assert (await body_of(spool, sent.id)).endswith(b"it failed\r\n")
         assert woken == [OTHER]

@@ -1,0 +1,107 @@
+"""Mail that waits too long: its sender is told of the delay once, and it is given up in the end.
+
+Looks at a bounded number of messages at a time, oldest first, each again only after all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from relay import events
+from relay.clock import Clock
+from relay.errors import SpoolError
+from relay.message import Outcome, Result, Scope
+from relay.schedule.desk import Desk
+from relay.settings import SpoolSettings
+from relay.spool.contract import Claim, Filter, MessageView, Settlement, Spool
+from relay.spool.states import State
+
+_STEP = 100
+"""Messages looked at in one go."""
+
+Mark = tuple[float, str] | None
+
+
+class Overdue:
+    """One process's eye on the clock of waiting mail."""
+
+    def __init__(self, spool: Spool, desk: Desk, settings: SpoolSettings, clock: Clock) -> None:
+        self.settings = settings
+        self._spool = spool
+        self._desk = desk
+        self._clock = clock
+        self._late: Mark = None
+        self._old: Mark = None
+
+    def pause(self) -> float:
+        """Seconds between two looks: a fraction of the shortest time that matters, within a minute."""
+        shortest = min(self.settings.delay_notice, self.settings.max_age, self.settings.max_held)
+        return min(60.0, max(0.5, shortest / 10))
+
+    async def look(self) -> None:
+        """One step of each kind."""
+        now = self._clock.now()
+        give_up = min(self.settings.max_age, self.settings.max_held)
+        self._old = await self._step(now - give_up, self._old, self._look_at_old, unnoticed=False)
+        self._late = await self._step(
+            now - self.settings.delay_notice, self._late, self._look_at_late, unnoticed=True
+        )
+
+    async def _step(
+        self, before: float, after: Mark, look: Callable[[Claim, float], Awaitable[None]], *, unnoticed: bool
+    ) -> Mark:
+        claims = await self._spool.overdue(before, unnoticed=unnoticed, after=after, limit=_STEP)
+        for claim in claims:
+            try:
+                await look(claim, self._clock.now())
+            except SpoolError as error:
+                events.trouble(where=f"message {claim.id}", what=str(error), remedy=error.remedy)
+        return (claims[-1].received, claims[-1].id) if len(claims) == _STEP else None
+
+    async def _look_at_late(self, claim: Claim, now: float) -> None:
+        """While held the clock stands still: the administrator knows already, the sender need not yet."""
+        if claim.state == State.HELD or now - claim.received - claim.held_for < self.settings.delay_notice:
+            return
+        view = await self._view(claim)
+        if view is None:
+            return
+        reasons = {one.address: _still_waiting(one.text, view) for one in view.recipients}
+        until = claim.received + claim.held_for + self.settings.max_age
+        done = Settlement(claim.id, {}, event="delayed", details={}, delay_noticed=True)
+        done = await self._desk.about_delay(claim, done, reasons, await self._spool.content(claim.id), until)
+        await self._spool.decide(done, now)
+
+    async def _look_at_old(self, claim: Claim, now: float) -> None:
+        outcome = self._verdict(claim, await self._view(claim), now)
+        if outcome is None:
+            return
+        people = {one.address: outcome for one in claim.envelope.recipients}
+        content = await self._spool.content(claim.id)
+        done = await self._desk.about_failures(claim, Settlement(claim.id, people, counts=False), content)
+        if await self._spool.decide(done, now):
+            events.failed(id=claim.id, lane=claim.lane, reason=outcome.reason, recipients=len(people))
+
+    def _verdict(self, claim: Claim, view: MessageView | None, now: float) -> Outcome | None:
+        if view is None:
+            return None
+        last = view.reason or "it was never its turn"
+        if claim.held_for > self.settings.max_held:
+            span = f"{self.settings.max_held / 86_400:g} days"
+            reason = f"kept for {span} (spool.max_held) waiting for an administrator: {last}"
+            return Outcome(
+                Result.FAILED, Scope.MESSAGE, reason=reason, remedy=view.remedy, code="held-too-long"
+            )
+        if claim.state != State.HELD and now - claim.received - claim.held_for > self.settings.max_age:
+            span = f"{self.settings.max_age / 86_400:g} days"
+            reason = f"not delivered within {span} (spool.max_age): {last}"
+            return Outcome(Result.FAILED, Scope.MESSAGE, reason=reason, remedy=view.remedy, code="too-old")
+        return None
+
+    async def _view(self, claim: Claim) -> MessageView | None:
+        found = await self._spool.find(Filter(ids=(claim.id,)))
+        return found[0] if found else None
+
+
+def _still_waiting(text: str, view: MessageView) -> Outcome:
+    reason = text or view.reason or "it waits for its turn under the mailbox's limits"
+    return Outcome(Result.DEFERRED, Scope.RECIPIENT, reason=reason, remedy=view.remedy)
