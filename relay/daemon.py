@@ -114,9 +114,7 @@ class LiveRouter:
         """A lane of the route; of a pool, the next one that is not held."""
         if len(route.mailboxes) == 1 or self.scheduler is None:
             return self.rules.choose(route, source)
-        lanes = self.scheduler.lanes
-        held = frozenset(name for name in route.lanes if name in lanes and lanes[name].the_hold() is not None)
-        return self.rules.choose(route, source, avoid=held)
+        return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
 
     def identity(self, claim: Claim) -> str:
         """The From address that today's rules give a message."""

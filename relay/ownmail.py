@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from relay.accept.addresses import domain_of, matches
+from relay.accept.addresses import matches
+from relay.report.notice import reachable
 from relay.rewrite.contract import Route
 from relay.schedule.desk import OWN_MAIL, Outgoing
 from relay.schedule.lane import Lane
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name, lane_parts
 
-NOWHERE = frozenset(
-    ("local", "localdomain", "localhost", "lan", "internal", "intranet", "private", "corp", "home", "arpa", "invalid",
-     "onion")
-)  # fmt: skip
-"""Top-level names that no mail on the Internet can reach (RFC 6761, RFC 6762 appendix G, RFC 9476)."""
-
-__all__ = ["NOWHERE", "OWN_MAIL", "OwnMail"]
+__all__ = ["OWN_MAIL", "OwnMail"]
 
 
 class OwnMail:
@@ -34,8 +29,7 @@ class OwnMail:
 
     def deliverable(self, address: str) -> bool:
         """A name that the Internet knows, and a recipient that ``recipients`` allows."""
-        domain = domain_of(address).lower().rstrip(".")
-        if "." not in domain or domain.startswith("[") or domain.rpartition(".")[2] in NOWHERE:
+        if not reachable(address):
             return False
         policy = self.settings.recipients
         return any(matches(address, one) for one in policy.allow) and not any(

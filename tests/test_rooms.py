@@ -21,11 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "accept": {"rewrite", "spool.contract"},
     "rewrite": {"spool.contract"},
     "spool": set(),
-    "schedule": {"spool.contract", "deliver.contract", "report"},
+    "schedule": {"spool.contract", "spool.states", "deliver.contract", "report"},
     "deliver": {"rewrite", "tokens.contract", "spool.contract"},
     "report": {"spool.contract"},
     "tokens": set(),
     "config": set(),
+    "alert": {"spool.contract"},
     # `spool.factory` and not only the daemon's door to it: the daemon loads every library, a command should start fast
     "cli": {"config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
             "spool.factory", "tokens.contract"},
@@ -33,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulator": set(),
     "demo": {"*"},
     "daemon": {"*"},
+    "ownmail": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),
@@ -44,7 +46,7 @@ DOORS: dict[str, set[str]] = {
     "aiosmtpd": {"accept"},
     "argon2": {"accept", "cli"},  # the listener checks hashes, `relay password` makes them
     "aiosmtplib": {"deliver"},
-    "aiohttp": {"deliver", "web", "simulator"},
+    "aiohttp": {"deliver", "web", "simulator", "alert"},
     "jinja2": {"web"},
     "msal": {"tokens"},
     "requests": {"tokens"},  # msal's own HTTP library, given time-outs and the extra CA

@@ -193,7 +193,9 @@ def new_id(hostname: str) -> str:
 def own_mail(composed: Composed, out: Outgoing, hostname: str) -> NewMail:
     """A composed mail as a message for the spool."""
     message = NewMessage(
-        envelope=Envelope("", (Recipient(out.recipient, notify="NEVER"),)),
+        envelope=Envelope(
+            "", (Recipient(out.recipient, notify="NEVER"),), composed.eight_bit, composed.smtputf8
+        ),
         client=Client(listener=OWN_MAIL, helo=hostname),
         header=composed.header,
         lane=out.lane,

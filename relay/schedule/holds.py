@@ -88,7 +88,10 @@ class Holds:
         lane.call_all()
         lane.wake.set()
         await self._scheduler.spool.hold(hold)
-        self._scheduler.answers.held(self._covered(lane, hold), hold)
+        covered = self._covered(lane, hold)
+        self._scheduler.answers.held(covered, hold)
+        for name in covered:
+            await self._scheduler.pools.leave(name)
 
     def _reach(self, lane: Lane, outcome: Outcome, claim: Claim | None) -> tuple[str | None, str]:
         if outcome.scope is Scope.UPSTREAM:
@@ -123,6 +126,7 @@ class Holds:
         if hold.scope == Scope.SENDER:
             await self._scheduler.spool.release_key(hold.key, now)
         for name in names:
+            await self._scheduler.pools.join(name)
             self._scheduler.kick(name)
 
     async def sent(self, lane: Lane, claim: Claim) -> None:

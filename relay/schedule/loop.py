@@ -23,6 +23,7 @@ from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import LaneView, plan
+from relay.schedule.pools import Pools, members
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_parts
 
@@ -58,6 +59,7 @@ class Scheduler:
         self.holds = Holds(self)
         self.desk = Desk(spool, post, clock)
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
+        self.pools = Pools(self, settings)
         self.answers = Answers(spool, clock, self._hold_in_the_way)
         self._settings = settings
         self._runners: dict[str, asyncio.Task[None]] = {}
@@ -94,6 +96,7 @@ class Scheduler:
         """New limits and rules; whatever is held is tried again at once."""
         self._settings = settings
         self.rules = _rules(settings)
+        self.pools.members = members(settings)
         self.overdue.settings = settings.spool
         for lane in self.lanes.values():
             lane.limits, lane.batch_size = self._limits(lane.upstream.name)
@@ -270,6 +273,8 @@ class Scheduler:
             await self.spool.unclaim([claim.id for claim in claims])
             self.answers.returned([claim.id for claim in claims if claim.direct])
             lane.may_have_work = True
+            if lane.the_hold() is not None:
+                await self.pools.leave(lane.name)
 
     def _open(self, lane: Lane) -> None:
         self.holds.probing(lane)
@@ -283,6 +288,11 @@ class Scheduler:
         lane.carriers.pop(task, None)
         self.holds.probed(lane)
         lane.wake.set()
+
+    def avoided(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of a pool's lanes that new mail should not choose: held, and not due to be tried."""
+        known = (name for name in names if name in self.lanes)
+        return frozenset(name for name in known if self._hold_in_the_way(name) is not None)
 
     def _hold_in_the_way(self, name: str) -> Hold | None:
         """What keeps new mail of a lane from going; not a hold that is due to be tried, since that needs a message."""

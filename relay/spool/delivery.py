@@ -254,6 +254,23 @@ def overdue(
     return load_claims(connection, [number for (number,) in rows], now_ms)
 
 
+def reassign(connection: sqlite3.Connection, lane: str, to: str, limit: int, now_ms: int) -> int:
+    """Waiting messages of a pool go from one member lane to another, those that are due first; how many."""
+    moved = 0
+    for state in (QUEUED, DEFERRED):  # one partial index each
+        rows = connection.execute(
+            "SELECT m.id FROM message m WHERE m.lane = (SELECT id FROM lane WHERE name = ?)"
+            f" AND m.state = {state:d} AND m.pool IS NOT NULL"
+            " AND EXISTS (SELECT 1 FROM json_each(m.pool) WHERE value = ?)"
+            f" ORDER BY {'m.turn, m.id' if state == QUEUED else 'm.due'} LIMIT ?",
+            (lane, to, limit - moved),
+        ).fetchall()
+        for (number,) in rows:
+            move(connection, number, to, now_ms)
+        moved += len(rows)
+    return moved
+
+
 def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) -> None:
     """To another lane, at the turn its source has there; the time held on the old lane stays counted."""
     from relay.spool.intake import lane_for_insert, take_turn

@@ -266,19 +266,7 @@ class SqliteSpool:
 
     async def reassign(self, lane: str, to: str, limit: int) -> int:
         now = ms(self.now())
-
-        def change(connection: sqlite3.Connection) -> int:
-            rows = connection.execute(
-                "SELECT m.id FROM message m JOIN lane l ON l.id = m.lane WHERE l.name = ? AND m.state = 0"
-                " AND m.pool IS NOT NULL AND EXISTS (SELECT 1 FROM json_each(m.pool) WHERE value = ?)"
-                " ORDER BY m.turn, m.id LIMIT ?",
-                (lane, to, limit),
-            ).fetchall()
-            for (number,) in rows:
-                delivery.move(connection, number, to, now)
-            return len(rows)
-
-        moved = await self._writer.run(change)
+        moved = await self._writer.run(lambda c: delivery.reassign(c, lane, to, limit, now))
         if moved:
             self._wake(to)
         return moved
