@@ -13,6 +13,7 @@ from relay import events, logs, status
 from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
+from relay.alarms import PAUSE, Alarms
 from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
@@ -153,6 +154,7 @@ class Daemon:
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )
         self.own.lanes = self.scheduler.lanes
+        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
@@ -176,6 +178,7 @@ class Daemon:
         self.started = self.clock.now()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
+        self._spawn(self._watch_alarms())
         if self.scheduler.holds.all():
             self._spawn(self._reroute())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
@@ -187,6 +190,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*(one.drain(seconds) for one in self.listeners.values()))
         await self.scheduler.stop(seconds)
+        await self.alarms.stop(min(seconds, 5.0))
         await self.courier.close()
         for tokens in self.tokens.values():
             await tokens.close()
@@ -238,6 +242,14 @@ class Daemon:
             except RelayError as error:
                 events.trouble(where="notices", what=str(error), remedy=error.remedy)
 
+    async def _watch_alarms(self) -> None:
+        while True:
+            try:
+                await self.alarms.look()
+            except RelayError as error:
+                events.trouble(where="alerts", what=str(error), remedy=error.remedy)
+            await self.clock.sleep(PAUSE)
+
     async def _reroute(self) -> None:
         moved = await self.spool.reroute(self.router.lane_for, self.clock.now())
         if moved:
@@ -287,6 +299,7 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        self.alarms.update()
         await self._listen(settings)
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             await self.listeners.pop(bind).drain(DRAIN)

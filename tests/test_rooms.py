@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"*"},
     "daemon": {"*"},
     "ownmail": {"*"},
+    "alarms": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),

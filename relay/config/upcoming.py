@@ -43,12 +43,6 @@ UPCOMING = (
         "reminders arrive with a later release; note the day elsewhere as well",
     ),
     Upcoming(
-        "alerts",
-        "warn",
-        lambda settings: bool(settings.alerts.webhook or settings.alerts.command),
-        "alerts arrive with a later release; until then nothing is posted or run",
-    ),
-    Upcoming(
         "web",
         "warn",
         lambda settings: settings.web is not None,

@@ -33,7 +33,7 @@ class Matter:
 
 HOLD_NOTE = (
     "Nothing is lost: mail is still accepted and kept. The relay tries again by itself, ever more seldom; after"
-    " mending, `relay queue release` makes it try at once, and `relay check` tests the whole set-up."
+    " mending, `relay queue release` makes it try at once."
 )
 
 

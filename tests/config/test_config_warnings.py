@@ -55,7 +55,6 @@ WARNED = [
     ("", "spool: {max_age: 1h}\n", "before it is called delayed"),
     ("", "spool: {retry: [6d]}\n", "nothing is ever tried twice"),
     ("", "spool: {url: 'postgresql://u:hunter2@h/db'}\n", "holds a password"),
-    ("", "alerts: {command: /bin/page}\n", "nothing is posted or run"),
 ]  # fmt: skip
 
 

@@ -1,0 +1,123 @@
+"""The alert room at work in the daemon: what it looks at, what it remembers, and mail to the postmaster as one way."""
+
+from __future__ import annotations
+
+from relay.alert.alarm import Alarm
+from relay.alert.causes import LaneFacts, causes
+from relay.alert.news import News
+from relay.alert.watch import Watch
+from relay.alert.ways import Ways
+from relay.clock import Clock
+from relay.errors import SpoolError
+from relay.ownmail import OwnMail
+from relay.report.bulletin import Matter, admin_notice
+from relay.schedule.desk import new_id
+from relay.schedule.loop import Scheduler
+from relay.settings import SenderRule, Settings
+from relay.spool.contract import LaneSummary, Spool, lane_name
+
+PAUSE = 20.0
+"""Seconds between two looks: a hold is told within the minute."""
+_PREFIX = "alert:"
+
+
+class _Memory:
+    """The spool's small texts, under a prefix of their own."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+
+    async def remembered(self) -> dict[str, str]:
+        kept = await self._spool.remembered(_PREFIX)
+        return {key.removeprefix(_PREFIX): value for key, value in kept.items()}
+
+    async def remember(self, key: str, value: str | None) -> None:
+        await self._spool.remember(_PREFIX + key, value)
+
+
+class Alarms:
+    """Looks at holds, lanes and the spool, and tells."""
+
+    def __init__(self, spool: Spool, scheduler: Scheduler, own: OwnMail, clock: Clock) -> None:
+        self._spool = spool
+        self._scheduler = scheduler
+        self._own = own
+        self._clock = clock
+        self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
+
+    def _ways(self) -> Ways:
+        settings = self._own.settings
+        first = settings.upstreams[0]
+        return Ways(
+            settings.alerts,
+            mail=self._mail if settings.postmaster else None,
+            proxy=first.proxy,
+            ca_file=first.ca_file,
+            host=self._own.hostname,
+        )
+
+    def update(self) -> None:
+        """After a reload."""
+        self._alarm.update(self._ways())
+
+    async def look(self) -> None:
+        """One look. Raises SpoolError."""
+        now = self._clock.now()
+        summaries = await self._spool.lanes()
+        found = causes(
+            holds=self._scheduler.holds.all(),
+            lanes=[self._facts(one) for one in summaries],
+            spool=await self._spool.stats(),
+            now=now,
+            max_size=self._own.settings.spool.max_size,
+            known=await self._alarm.known(),
+        )
+        await self._alarm.look(found, now)
+
+    async def stop(self, seconds: float) -> None:
+        """Finish what is being told."""
+        await self._alarm.stop(seconds)
+
+    def _facts(self, summary: LaneSummary) -> LaneFacts:
+        lane = self._scheduler.lanes.get(summary.lane)
+        rule = _rule_of(self._own.settings, summary.lane)
+        return LaneFacts(
+            lane=summary.lane,
+            backlog=summary.queued + summary.active,
+            limit_per_minute=lane.limiter.limit if lane else 0,
+            held=lane is not None and lane.the_hold() is not None,
+            match=str(getattr(rule.match, "pattern", rule.match)) if rule else "",
+            pool=rule.login if rule and len(rule.login) > 1 else (),
+        )
+
+    async def _mail(self, news: News) -> bool:
+        """To the postmaster, by a lane that works; False when there is none just now."""
+        to = self._own.postmaster
+        out = self._own.outgoing(to) if to else None
+        if to is None or out is None:
+            return False
+        cause = news.cause
+        matter = Matter(cause.title, cause.reason, cause.evidence, cause.remedy, cause.since)
+        composed = admin_notice(
+            matter,
+            began=not news.over,
+            to=to,
+            from_email=out.from_email,
+            hostname=self._own.hostname,
+            now=self._clock.now(),
+            message_id=new_id(self._own.hostname),
+            waiting=cause.messages or None,
+        )
+        try:
+            await self._scheduler.desk.send(composed, out)
+        except SpoolError:  # a full spool cannot carry its own alarm; the other ways can
+            return False
+        return True
+
+
+def _rule_of(settings: Settings, lane: str) -> SenderRule | None:
+    for rule in settings.senders:
+        mailboxes = rule.login or ((rule.from_address,) if rule.from_address else ())
+        if lane in {lane_name(rule.upstream, mailbox) for mailbox in mailboxes}:
+            return rule
+    return None
