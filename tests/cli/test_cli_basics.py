@@ -10,6 +10,7 @@ import pytest
 
 from relay import __version__
 from relay.cli.app import MODULES, build_app
+from relay.config.upcoming import Upcoming
 from relay.errors import SpoolBusy
 from tests.cli.kit import Bench, daemon
 
@@ -66,12 +67,16 @@ def test_invalid_configuration_is_status_2_with_all_faults(bench: Bench, command
     assert "Traceback" not in result.stderr
 
 
-def test_run_refuses_what_this_release_would_do_wrong(bench: Bench) -> None:
+def test_run_refuses_what_this_release_would_do_wrong(bench: Bench, monkeypatch) -> None:
     """A key whose feature is to come, and whose absence would do harm, keeps the daemon from starting."""
-    bench.config.write_text(bench.config.read_text() + "recipients: {redirect_all_to: me@contoso.com}\n")
+    row = Upcoming("frobnication", "refuse", lambda settings: True, "this release cannot frobnicate yet")
+    monkeypatch.setattr("relay.config.upcoming.UPCOMING", (row,))
+    monkeypatch.setattr("relay.daemon.serve", lambda load: load() and 0)
     result = bench.run("run")
-    assert result.exit_code == 2
-    assert "redirect_all_to" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "frobnication: this release cannot frobnicate yet" in result.stderr
+    monkeypatch.setattr("relay.config.upcoming.UPCOMING", ())
+    assert bench.run("run").exit_code == 0
 
 
 def test_an_error_of_a_room_is_one_line_and_its_remedy(bench: Bench, monkeypatch) -> None:

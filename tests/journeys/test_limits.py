@@ -1,0 +1,24 @@
+"""Exchange's limits, counted by Exchange: never exceeded, restarts included, and no throttling reply."""
+
+from __future__ import annotations
+
+from tests.journeys.kit import Relay, running, until
+from tests.journeys.sending import Load
+
+
+def test_thirty_a_minute_over_a_restart_and_a_kill(microsoft, tmp_path):
+    relay = Relay(tmp_path, microsoft.env)
+    with running(relay):
+        Load(relay.port, clients=4, each=15).start().wait()
+        until(lambda: len(microsoft.messages()) >= 20, what="most of the first minute's mail")
+        relay.kill()
+        relay.start()
+        until(lambda: relay.lane()["sent_last_minute"] >= 29, what="the limit is used up again")
+        relay.stop()
+        relay.start()
+        until(lambda: len(microsoft.messages()) >= 45, 90, "mail of the second minute")
+        report = microsoft.call("/limits")
+    mailbox = report["mailboxes"]["notifications@contoso.com"]
+    assert mailbox["messages_per_minute_tried"] == 30, mailbox
+    assert mailbox["connections_tried"] <= 2, mailbox
+    assert mailbox["refusals"] == {}, mailbox
