@@ -8,6 +8,7 @@ way; the connection ends only when all are on disk.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 from relay import events
@@ -91,13 +92,13 @@ class Carrier:
 
     async def _one(self, connection: Connection, claim: Claim) -> None:
         scheduler, lane = self._scheduler, self._lane
-        begun = False
+        begun, cost = False, lane.cost(claim)
         content: Content | None = None
 
         async def begin() -> None:
             nonlocal begun
             begun = True
-            await scheduler.spool.begin(claim.id, scheduler.clock.now(), len(claim.envelope.recipients))
+            await scheduler.spool.begin(claim.id, scheduler.clock.now(), cost.recipients, cost.messages)
 
         try:
             content = await scheduler.spool.content(claim.id)
@@ -105,7 +106,7 @@ class Carrier:
         except SpoolError as error:
             report = _whole(claim, _spool_trouble(error))
         except asyncio.CancelledError:
-            lane.limiter.finish(scheduler.clock.now(), 0)
+            lane.limiter.finish(scheduler.clock.now(), cost)
             raise
         except Exception as error:
             # A fault of ours while handling this one message: it must not stop the lane, nor be lost or bounced.
@@ -113,9 +114,9 @@ class Carrier:
             report = _whole(claim, _unexpected(error))
         now = scheduler.clock.now()
         if begun:
-            lane.limiter.finish(now, len(claim.envelope.recipients))
+            lane.limiter.finish(now, cost)
         else:
-            lane.limiter.release()
+            lane.limiter.release(cost)
         await self._judge(claim, report, content, now)
 
     async def _judge(self, claim: Claim, report: Report, content: Content | None, now: float) -> None:
@@ -124,6 +125,7 @@ class Carrier:
         done, answer = settlement(claim, report, scheduler.rules, now, key), None
         if claim.direct:
             done, answer = judge(claim, done)
+        done = dataclasses.replace(done, messages=lane.cost(claim).messages)
         done = await scheduler.desk.about_failures(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from relay.message import Outcome, Trouble
 from relay.schedule.backoff import RECONNECT, step
-from relay.schedule.limits import MailboxLimiter
+from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
 
@@ -49,6 +49,8 @@ class Lane:
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
+        self.need = ONE
+        """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
         self.next_due: float | None = None
         self.resting_until = 0.0
         self.failures = 0
@@ -68,10 +70,8 @@ class Lane:
         self.wake.set()
 
     def add(self, claims: list[Claim], now: float) -> None:
-        """Claimed mail, in turn order; idle connections are told."""
-        for claim in claims:
-            self.ready.append((now, claim))
-            self.limiter.start()
+        """Claimed mail, in turn order, counted under the limits already; idle connections are told."""
+        self.ready.extend((now, claim) for claim in claims)
         self._call(len(claims))
 
     def _call(self, count: int) -> None:
@@ -131,9 +131,13 @@ class Lane:
         """All claimed mail that no connection has taken."""
         claims = [claim for _, claim in self.ready]
         self.ready.clear()
-        for _ in claims:
-            self.limiter.release()
+        for claim in claims:
+            self.limiter.release(self.cost(claim))
         return claims
+
+    def cost(self, claim: Claim) -> Cost:
+        """What a message counts for under the mailbox's limits."""
+        return cost_of(len(claim.envelope.recipients), self.limits)
 
     @property
     def room(self) -> int:

@@ -7,6 +7,7 @@ instant in between, so any 60 s as the server sees them hold at most the limit, 
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
 from relay.settings import MailboxLimits
 from relay.spool.contract import Usage
@@ -21,6 +22,22 @@ _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
 
+class Cost(NamedTuple):
+    """What one message of ours is to Exchange: SMTP transactions (it is split when it has many recipients), people."""
+
+    messages: int
+    recipients: int
+
+
+ONE = Cost(1, 1)
+
+
+def cost_of(recipients: int, limits: MailboxLimits) -> Cost:
+    """The cost of a message with that many recipients."""
+    most = limits.recipients_per_message or recipients
+    return Cost(max(1, -(-recipients // max(1, most))), recipients)
+
+
 class MailboxLimiter:
     """Counts, and says when the next message may start. Times are wall seconds."""
 
@@ -30,6 +47,7 @@ class MailboxLimiter:
         self._day: deque[tuple[float, int]] = deque(usage.recipients_today if usage else ())
         self._recipients = sum(count for _, count in self._day)
         self._under_way = 0
+        self._people_under_way = 0
         self._slowed_to: int | None = None
         self._recovers = 0.0
         self._paused_until = 0.0
@@ -54,47 +72,68 @@ class MailboxLimiter:
         return len(self._stamps)
 
     def available(self, now: float) -> int | None:
-        """How many messages may start now; None when there is no limit."""
-        self._forget(now)
-        if now < self._paused_until or not self._day_left():
+        """How many ordinary messages may start now; None when there is no limit."""
+        if not self.fits(now, ONE):
             return 0
-        if not self.limit:
-            return None
-        return max(0, self.limit - self._under_way - len(self._stamps))
+        return self.limit - self._under_way - len(self._stamps) if self.limit else None
 
-    def ready_at(self, now: float) -> float:
-        """When the next message may start, if nothing else does meanwhile; ``now`` when it may at once.
+    def fits(self, now: float, cost: Cost) -> bool:
+        """Whether this may start now. What exceeds a whole limit by itself may start when nothing else counts."""
+        self._forget(now)
+        if now < self._paused_until:
+            return False
+        used = self._under_way + len(self._stamps)
+        if self.limit and used and used + cost.messages > self.limit:
+            return False
+        people = self._recipients + self._people_under_way
+        most = self._limits.recipients_per_day
+        return not (most and people and people + cost.recipients > most)
+
+    def ready_at(self, now: float, cost: Cost = ONE) -> float:
+        """When this may start, if nothing else does meanwhile; ``now`` when it may at once.
 
         While only messages under way stand in the way, that is 60 s off; their end is news by itself.
         """
         self._forget(now)
         times = [now, self._paused_until]
-        if not self._day_left() and self._day:
-            times.append(self._day[0][0] + DAY + MINUTE)
-        if self.limit and self._under_way + len(self._stamps) >= self.limit:
-            surplus = self._under_way + len(self._stamps) - self.limit
-            ends = self._stamps[surplus] if surplus < len(self._stamps) else now
+        surplus = self._under_way + len(self._stamps) + min(cost.messages, self.limit) - self.limit
+        if self.limit and surplus > 0:
+            ends = self._stamps[surplus - 1] if surplus <= len(self._stamps) else now
             times.append(ends + MINUTE + _MARGIN)
+        times.append(self._day_ready_at(now, cost.recipients))
         return max(times)
 
-    def start(self) -> None:
-        """A message is about to be sent."""
-        self._under_way += 1
+    def _day_ready_at(self, now: float, recipients: int) -> float:
+        most = self._limits.recipients_per_day
+        left = self._recipients + self._people_under_way
+        when = now
+        for minute, count in self._day if most else ():
+            if left + min(recipients, most) <= most:
+                break
+            left -= count
+            when = max(now, minute + DAY + MINUTE)
+        return when
 
-    def release(self) -> None:
+    def start(self, cost: Cost = ONE) -> None:
+        """This is about to be sent."""
+        self._under_way += cost.messages
+        self._people_under_way += cost.recipients
+
+    def release(self, cost: Cost = ONE) -> None:
         """It was not sent after all: nothing of it reached Exchange."""
-        self._under_way -= 1
+        self._under_way -= cost.messages
+        self._people_under_way -= cost.recipients
 
-    def finish(self, now: float, recipients: int) -> None:
+    def finish(self, now: float, cost: Cost = ONE) -> None:
         """Its final reply came, or none will."""
-        self._under_way -= 1
-        self._stamps.append(now)
-        self._recipients += recipients
+        self.release(cost)
+        self._stamps.extend([now] * cost.messages)
+        self._recipients += cost.recipients
         minute = now - now % MINUTE
         if self._day and self._day[-1][0] == minute:
-            self._day[-1] = (minute, self._day[-1][1] + recipients)
+            self._day[-1] = (minute, self._day[-1][1] + cost.recipients)
         else:
-            self._day.append((minute, recipients))
+            self._day.append((minute, cost.recipients))
 
     def throttled(self, now: float, wait: float) -> None:
         """Exchange said "too fast": pause, then go on at half the rate, one more a minute each minute."""
@@ -103,13 +142,11 @@ class MailboxLimiter:
         self._slowed_to = max(1, base // 2)
         self._recovers = self._paused_until + _RECOVERY
 
-    def _day_left(self) -> bool:
-        return not self._limits.recipients_per_day or self._recipients < self._limits.recipients_per_day
-
     def day_is_full(self, now: float) -> bool:
         """Whether the limit of recipients in 24 hours is reached."""
         self._forget(now)
-        return not self._day_left()
+        most = self._limits.recipients_per_day
+        return bool(most) and self._recipients + self._people_under_way >= most
 
     def _forget(self, now: float) -> None:
         while self._stamps and self._stamps[0] + MINUTE + _MARGIN <= now:

@@ -20,7 +20,7 @@ from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
-from relay.schedule.limits import MailboxLimiter
+from relay.schedule.limits import ONE, MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import LaneView, plan
 from relay.schedule.pools import Pools, members
@@ -204,12 +204,15 @@ class Scheduler:
             may_have_work=lane.may_have_work,
             ready=len(lane.ready),
             oldest_ready=lane.ready[0][0] if lane.ready else now,
-            budget=lane.limiter.available(now),
+            budget=self._budget(lane, now),
             connections=len(lane.carriers),
             room=lane.room,
             max_connections=max(1, lane.limits.connections),
             batch_size=lane.batch_size,
         )
+
+    def _budget(self, lane: Lane, now: float) -> int | None:
+        return lane.limiter.available(now) if lane.limiter.fits(now, lane.need) else 0
 
     def _pause(self, lane: Lane) -> float | None:
         """Seconds until the lane must look again by itself; None: only when woken."""
@@ -223,8 +226,8 @@ class Scheduler:
         elif lane.may_have_work or lane.ready:
             if lane.resting_until > now:
                 times.append(lane.resting_until)
-            elif lane.may_have_work and lane.limiter.available(now) == 0:
-                times.append(lane.limiter.ready_at(now))
+            elif lane.may_have_work and self._budget(lane, now) == 0:
+                times.append(lane.limiter.ready_at(now, lane.need))
             if lane.ready and lane.carriers:
                 times.append(lane.ready[0][0] + _IMPATIENCE)
         return max(0.001, min(times) - now) if times else None
@@ -232,7 +235,11 @@ class Scheduler:
     def _probe_times(self, lane: Lane, hold: Hold, now: float) -> list[float]:
         if hold.next_probe is not None and hold.next_probe > now:
             return [hold.next_probe]
-        return [lane.limiter.ready_at(now)] if lane.may_have_work and lane.limiter.available(now) == 0 else []
+        return (
+            [lane.limiter.ready_at(now, lane.need)]
+            if lane.may_have_work and self._budget(lane, now) == 0
+            else []
+        )
 
     async def _claim(self, lane: Lane, count: int) -> None:
         now = self.clock.now()
@@ -244,7 +251,8 @@ class Scheduler:
             lane.next_due = (await self.spool.lane(lane.name)).next_due
             if lane.next_due is not None and lane.next_due <= now:
                 lane.may_have_work = True
-        lane.add(await self._without_held_senders(lane, claims, now), now)
+        free = await self._without_held_senders(lane, claims, now)
+        lane.add(await self._within_limits(lane, free, now), now)
 
     async def _without_held_senders(self, lane: Lane, claims: list[Claim], now: float) -> list[Claim]:
         if not lane.held_senders:
@@ -266,6 +274,18 @@ class Scheduler:
             people = {one.address: outcome for one in claim.envelope.recipients}
             await self.spool.settle(Settlement(claim.id, people, counts=False, hold_key=hold.key), now)
         return free
+
+    async def _within_limits(self, lane: Lane, claims: list[Claim], now: float) -> list[Claim]:
+        """Those that fit; a message that needs more than is left (many recipients) waits, and those behind it."""
+        lane.need = ONE
+        for index, claim in enumerate(claims):
+            cost = lane.cost(claim)
+            if not lane.limiter.fits(now, cost):
+                lane.need, lane.may_have_work = cost, True
+                await self.spool.unclaim([one.id for one in claims[index:]])
+                return claims[:index]
+            lane.limiter.start(cost)
+        return claims
 
     async def _give_back(self, lane: Lane) -> None:
         claims = lane.give_back()

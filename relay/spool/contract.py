@@ -131,6 +131,8 @@ class Settlement:
     """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
     notices: tuple[NewMail, ...] = ()
     """Messages to store in the same transaction."""
+    messages: int = 1
+    """SMTP messages that the attempt was to Exchange; as `Spool.begin` was told."""
     told: bool = False
     """Somebody hears of the failures: by one of ``notices``, or by a summary that is owed. Then the content may go."""
     delay_noticed: bool = False
@@ -336,8 +338,8 @@ class Spool(Protocol):
         """Give claimed messages back untouched."""
         ...
 
-    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
-        """The attempt starts: durable before it returns. Also counts it in the lane's usage."""
+    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
+        """The attempt starts: durable before it returns. Also counts it in the lane's usage, as so many SMTP messages."""
         ...
 
     async def settle(self, settlement: Settlement, now: float) -> None:

@@ -92,7 +92,9 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     )
 
 
-def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: int) -> None:
+def begin(
+    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, messages: int = 1
+) -> None:
     """Mark the attempt and count it in the lane's usage."""
     row = connection.execute(
         "UPDATE message SET begun = ? WHERE id = ? AND state = 1 RETURNING lane", (now_ms, number)
@@ -101,9 +103,9 @@ def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: 
         raise SpoolError(f"message {ids.show(number)} is not claimed")
     second = now_ms // 1000
     connection.executemany(
-        "INSERT INTO usage VALUES (?,?,?,1,?) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + 1, recipients = recipients + excluded.recipients",
-        [(row[0], 1, second, recipients), (row[0], 60, second - second % 60, recipients)],
+        "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
+        [(row[0], 1, second, messages, recipients), (row[0], 60, second - second % 60, messages, recipients)],
     )
 
 
@@ -113,7 +115,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> boo
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
-    _count_at_the_end(connection, row[2], row[1], now_ms)
+    _count_at_the_end(connection, row[2], row[1], now_ms, done.messages)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
 
@@ -151,17 +153,20 @@ def _write_down(
     return False
 
 
-def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
+def _count_at_the_end(
+    connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int, messages: int
+) -> None:
     """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
     if begun is None or begun // 1000 == now_ms // 1000:
         return
     connection.execute(
-        "UPDATE usage SET messages = messages - 1 WHERE lane = ? AND span = 1 AND at = ?",
-        (lane, begun // 1000),
+        "UPDATE usage SET messages = messages - ? WHERE lane = ? AND span = 1 AND at = ?",
+        (messages, lane, begun // 1000),
     )
     connection.execute(
-        "INSERT INTO usage VALUES (?,1,?,1,0) ON CONFLICT (lane, span, at) DO UPDATE SET messages = messages + 1",
-        (lane, now_ms // 1000),
+        "INSERT INTO usage VALUES (?,1,?,?,0) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + excluded.messages",
+        (lane, now_ms // 1000, messages),
     )
 
 

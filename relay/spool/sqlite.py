@@ -200,9 +200,9 @@ class SqliteSpool:
             self._prefetched.pop(text, None)
         await self._writer.run(lambda c: delivery.unclaim(c, numbers))
 
-    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
+    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
         number = _number(claim_id)
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients))
+        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, messages))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         await self._write_down(delivery.settle, settlement, now)

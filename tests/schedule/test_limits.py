@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from relay.schedule.limits import MailboxLimiter
+from relay.schedule.limits import Cost, MailboxLimiter, cost_of
 from relay.settings import MailboxLimits
 from relay.spool.contract import Usage
 
@@ -24,7 +24,7 @@ def run(limiter: MailboxLimiter, seconds: float, latency: float, seed: int = 1) 
     rnd, now, counted, ends = random.Random(seed), 0.0, [], []
     while now < seconds:
         for end in [one for one in ends if one <= now]:
-            limiter.finish(end, 1)
+            limiter.finish(end)
             ends.remove(end)
         if len(ends) < 2 and limiter.available(now) != 0:
             limiter.start()
@@ -73,8 +73,8 @@ def test_usage_from_before_a_restart_counts():
 
 def test_the_recipients_of_a_day_are_counted_over_a_sliding_day():
     limiter = MailboxLimiter(limits(0, day=10))
-    limiter.start()
-    limiter.finish(1000.0, 10)
+    limiter.start(Cost(1, 10))
+    limiter.finish(1000.0, Cost(1, 10))
     assert limiter.available(1001.0) == 0
     assert limiter.day_is_full(1001.0)
     again = limiter.ready_at(1001.0)
@@ -99,3 +99,32 @@ def test_a_throttling_reply_pauses_halves_and_recovers_step_by_step():
     assert limiter.available(60.0 + 5 * 60 + 1) == 20
     assert limiter.available(60.0 + 15 * 60 + 1) == 30
     assert not limiter.slowed
+
+
+def test_a_message_that_is_split_counts_as_many():
+    assert cost_of(1200, limits()) == Cost(3, 1200)
+    limiter = MailboxLimiter(limits(5))
+    for _ in range(3):
+        limiter.start()
+        limiter.finish(100.0)
+    assert limiter.fits(101.0, Cost(2, 700))
+    assert not limiter.fits(101.0, Cost(3, 1200))
+    assert 160.0 < limiter.ready_at(101.0, Cost(3, 1200)) < 160.2
+
+
+def test_a_message_larger_than_the_limit_goes_when_nothing_else_counts():
+    limiter = MailboxLimiter(limits(2, day=10))
+    assert limiter.fits(0.0, Cost(3, 1200))
+    limiter.start(Cost(3, 1200))
+    assert not limiter.fits(0.0, Cost(1, 1))
+
+
+def test_the_day_has_no_room_for_more_recipients_than_are_left():
+    limiter = MailboxLimiter(limits(0, day=100))
+    limiter.start(Cost(1, 60))
+    assert not limiter.fits(0.0, Cost(1, 41))
+    assert limiter.fits(0.0, Cost(1, 40))
+    limiter.finish(30.0, Cost(1, 60))
+    assert not limiter.fits(40.0, Cost(1, 41))
+    again = limiter.ready_at(40.0, Cost(1, 41))
+    assert limiter.fits(again + 1, Cost(1, 41))
