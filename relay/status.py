@@ -141,12 +141,13 @@ async def offline(settings: Settings) -> dict[str, Any]:
     await spool.open(owner=False)
     try:
         health = {}
-        for hold in await spool.holds():
-            for summary in await spool.lanes():
-                if hold.scope != "sender" and (
-                    summary.lane == hold.key or lane_parts(summary.lane)[0] == hold.key
-                ):
-                    health[summary.lane] = held_health(hold)
+        for summary in await spool.lanes():
+            idle = _idle_health(settings, summary.lane)
+            for hold in await spool.holds():
+                if hold.scope != "sender" and hold.key in (summary.lane, lane_parts(summary.lane)[0]):
+                    health[summary.lane] = held_health(
+                        hold, transport=idle.transport, limit=idle.limit_per_minute
+                    )
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]

@@ -12,8 +12,8 @@ from relay.accept import replies
 HEADER_LIMIT = 256 * 1024
 """Octets of a header block; mail in the wild stays far below 100 kB."""
 
-_FIELDS = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
-_MORE = re.compile(rb"(?:[ \t][^\n]*+\n)*+")
+_FIELDS = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)")
+_MORE = re.compile(rb"(?>(?:[ \t][^\n]*+\n)*)")
 _EMPTY = re.compile(rb"\r{1,998}+\n")
 # A line that has begun like a field; names are bounded, so that looking again at each block stays cheap.
 _BEGUN = re.compile(rb"[ \t]|[!-9;-~]{1,250}[ \t]{0,250}(?::|\Z)|\r{0,998}\Z")

@@ -18,16 +18,16 @@ NAME_LIMIT = 256
 """Longest display name, in characters: what Exchange keeps of one."""
 _RAW_NAME_LIMIT = 700
 _ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-"
-_WORD = rf'(?:[{_ATEXT}]{{1,200}}+|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\U0010ffff]|\\[ -~])*+")'
-_UTF8_WORD = rf'(?:[{_ATEXT}\xa1-\U0010ffff]{{1,200}}+|"(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\xa0]|\\[ -~])*+")'
-_PHRASE = re.compile(rf"{_WORD}(?:[ ]{_WORD})*+")
-_UTF8_PHRASE = re.compile(rf"{_UTF8_WORD}(?:[ ]{_UTF8_WORD})*+")
+_WORD = rf'(?:[{_ATEXT}]{{1,200}}+|"(?>(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\U0010ffff]|\\[ -~])*)")'
+_UTF8_WORD = rf'(?:[{_ATEXT}\xa1-\U0010ffff]{{1,200}}+|"(?>(?:[^"\\\x00-\x08\x0a-\x1f\x7f-\xa0]|\\[ -~])*)")'
+_PHRASE = re.compile(rf"{_WORD}(?>(?:[ ]{_WORD})*)")
+_UTF8_PHRASE = re.compile(rf"{_UTF8_WORD}(?>(?:[ ]{_UTF8_WORD})*)")
 _ATOMS = re.compile(rf"[{_ATEXT}]+(?: [{_ATEXT}]+)*")
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_QUOTED = re.compile(r'"((?>(?:[^"\\]|\\.)*))"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_LOCAL = r'(?:[^\x00-\x20\x7f-\xa0"(),:;<>@\[\]\\]++|"(?:[^"\\\x00-\x1f\x7f-\xa0]|\\[ -~])*+")'
+_LOCAL = r'(?:[^\x00-\x20\x7f-\xa0"(),:;<>@\[\]\\]++|"(?>(?:[^"\\\x00-\x1f\x7f-\xa0]|\\[ -~])*)")'
 _LABEL = r"[A-Za-z0-9_\xa1-\U0010ffff](?:[A-Za-z0-9_\xa1-\U0010ffff-]*+)"
-_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*+\.?|\[[^\[\]\\\x00-\x20\x7f-\U0010ffff]++\])"
+_DOMAIN = rf"(?:{_LABEL}(?>(?:\.{_LABEL})*)\.?|\[[^\[\]\\\x00-\x20\x7f-\U0010ffff]++\])"
 _ASCII_DOMAIN = re.compile(r"[a-z0-9_][a-z0-9_-]*(?:\.[a-z0-9_][a-z0-9_-]*)*")
 _ADDRESS = re.compile(rf"{_LOCAL}@{_DOMAIN}")
 _DOT_ATOM = re.compile(rf"[{_ATEXT}\xa1-\U0010ffff]+(?:\.[{_ATEXT}\xa1-\U0010ffff]+)*")

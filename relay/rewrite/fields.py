@@ -14,13 +14,15 @@ LINE_WISH = 78
 LINE_LIMIT = 998
 """Octets of a line without its CRLF: should and must (RFC 5322 section 2.1.1)."""
 
-_BLOCK = re.compile(rb"(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+")
-_FIELD = re.compile(rb"(([!-9;-~]++)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)")
-_RECEIVED = re.compile(rb"(?:(?:received|return-path)[ \t]*+:[^\n]*+\n(?:[ \t][^\n]*+\n)*+)*+", re.IGNORECASE)
+_BLOCK = re.compile(rb"(?>(?:[!-9;-~]++[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)")
+_FIELD = re.compile(rb"(([!-9;-~]++)[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))")
+_RECEIVED = re.compile(
+    rb"(?>(?:(?:received|return-path)[ \t]*+:[^\n]*+\n(?>(?:[ \t][^\n]*+\n)*))*)", re.IGNORECASE
+)
 _MBOX_LINE = re.compile(rb">?From [^\n]*+\n")
 _LINE_END = re.compile(rb"\r\n?|\n")
 _WORD = re.compile(r"[ \t]*[^ \t]+")
-_PIECE = re.compile(r'[ \t]*(?:"(?:[^"\\]|\\.)*+"|[^ \t"]|"[^ \t]*)+')
+_PIECE = re.compile(r'[ \t]*(?:"(?>(?:[^"\\]|\\.)*)"|[^ \t"]|"[^ \t]*)+')
 
 
 def regular(octets: bytes) -> bytes:

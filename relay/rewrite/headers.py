@@ -14,10 +14,10 @@ from relay.rewrite.parser import parse_mailboxes
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,200}+"
 _NAME_WORD = rb"(?:" + _ATOM + rb'|"[^"\\\x00-\x1f\x7f-\xff]{0,200}+")'
 _ADDRESS = (
-    rb"((?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}+)@(?:[A-Za-z0-9_-]{1,63}+)(?:\.[A-Za-z0-9_-]{1,63}+)*+)"
+    rb"((?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}+)@(?:[A-Za-z0-9_-]{1,63}+)(?>(?:\.[A-Za-z0-9_-]{1,63}+)*))"
 )
 _SIMPLE_FROM = re.compile(
-    rb"(?:(" + _NAME_WORD + rb"(?: " + _NAME_WORD + rb"){0,9}+)? ?<" + _ADDRESS + rb">|" + _ADDRESS + rb")"
+    rb"(?:(" + _NAME_WORD + rb"(?>(?: " + _NAME_WORD + rb"){0,9}))? ?<" + _ADDRESS + rb">|" + _ADDRESS + rb")"
 )
 _MESSAGE_ID = re.compile(r"<[^<> \t]{1,990}>")
 _CHARSET = re.compile(rb"""charset[ \t]*=[ \t]*"?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)

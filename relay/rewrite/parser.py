@@ -22,7 +22,7 @@ An encoded word is one piece of text, whatever specials a careless writer left i
 
 _TOKEN = re.compile(
     r"(=\?[A-Za-z0-9_.:+*-]++\?[bBqQ]\?[^? \t\r\n<>]*+\?=)"
-    r'|([ \t\r\n]++)|("(?:[^"\\]|\\.)*+")|(\[(?:[^\[\]\\]|\\.)*+\])|([<>,:;@])'
+    r'|([ \t\r\n]++)|("(?>(?:[^"\\]|\\.)*)")|(\[(?>(?:[^\[\]\\]|\\.)*)\])|([<>,:;@])'
     r'|([^ \t\r\n"()<>\[\],:;@\\]++)|(\\.)|(.)',
     re.DOTALL,
 )

@@ -37,7 +37,7 @@ _STRUCTURED = frozenset({
     b"authentication-results", b"list-id", b"list-unsubscribe", b"list-unsubscribe-post", b"precedence",
 })  # fmt: skip
 """Where encoded words may not stand; octets beyond ASCII become question marks there."""
-_PARAMETER = re.compile(r';\s*(name|filename)\s*=\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]+))', re.IGNORECASE)
+_PARAMETER = re.compile(r';\s*(name|filename)\s*=\s*(?:"((?>(?:[^"\\]|\\.)*))"|([^\s;"]+))', re.IGNORECASE)
 
 
 @dataclass(slots=True)

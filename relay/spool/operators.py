@@ -240,7 +240,8 @@ def trace(connection: sqlite3.Connection, text: str, limit: int) -> list[Trace]:
     """Messages by id, Message-ID, sender or recipient, newest first; a scan, since nobody waits for it but a person."""
     number = ids.read(text.strip())
     columns = (
-        "m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject"
+        "m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject,"
+        " l.held_since IS NOT NULL"
     )
     if number is not None:
         rows = connection.execute(
@@ -260,7 +261,7 @@ def trace(connection: sqlite3.Connection, text: str, limit: int) -> list[Trace]:
 
 
 def _trace(connection: sqlite3.Connection, row: tuple[Any, ...], people: list[tuple[Any, ...]]) -> Trace:
-    number, message_id, state, sender, received, client, lane, packed, size, subject = row
+    number, message_id, state, sender, received, client, lane, packed, size, subject, lane_held = row
     details = json.loads(packed)
     first = {
         "client": client,
@@ -282,7 +283,7 @@ def _trace(connection: sqlite3.Connection, row: tuple[Any, ...], people: list[tu
     return Trace(
         id=ids.show(number),
         message_id=message_id,
-        state=_shown_state(state, False, people),
+        state=_shown_state(state, bool(lane_held), people),
         sender=sender,
         recipients=tuple(person[1] for person in people),
         events=tuple(events),

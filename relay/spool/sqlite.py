@@ -80,6 +80,11 @@ class SqliteSpool:
     # opening and closing
 
     async def open(self, *, owner: bool = True) -> None:
+        if not owner and not self._path.exists():
+            raise SpoolError(
+                f"there is no spool at {self._path} yet",
+                remedy="Start `relay run` once, or check that spool.url is that of the running relay.",
+            )
         await asyncio.to_thread(prepare_folder, self._path)
         if owner:
             self._lock = OwnerLock(self._path)

@@ -103,7 +103,11 @@ def _from_pem(blob: bytes, passphrase: bytes | None) -> tuple[object, list[X509]
         raise ValueError("no private key in the file")
     # a passphrase given for a key that needs none is not worth a refusal
     encrypted = b"ENCRYPTED" in without
-    return load_pem_private_key(without, passphrase if encrypted else None), leaves
+    try:
+        return load_pem_private_key(without, passphrase if encrypted else None), leaves
+    except ValueError as fault:
+        # a wrong passphrase may by chance leave valid padding: then the garbage fails to parse, whatever the words
+        raise ValueError("the key could not be decrypted" if encrypted else str(fault)) from None
 
 
 def _pair(key: object, leaves: list[X509]) -> KeyPair:

@@ -68,7 +68,7 @@ class Bench:
 
         async def whole() -> Any:
             spool = build_spool(self.settings.spool)
-            await spool.open(owner=False)
+            await spool.open(owner=True)
             try:
                 return await work(spool)
             finally:

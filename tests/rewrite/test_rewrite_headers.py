@@ -301,6 +301,10 @@ REAL = {
 }  # fmt: skip
 
 
+_NO_BODY = {"StartBoundaryNotFoundDefect", "MultipartInvariantViolationDefect"}
+"""What Python before 3.11.5 says of a multipart header block that stands here without its body."""
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_real_clients(name: str) -> None:
     """Headers as listener-facts section 3 describes them come out in a form that Exchange accepts."""
@@ -309,7 +313,8 @@ def test_real_clients(name: str) -> None:
     assert field(out, "From") == expected
     assert out.isascii()
     parsed = email.parser.BytesHeaderParser(policy=email.policy.default).parsebytes(out)
-    assert not parsed.defects
+    odd = [one for one in parsed.defects if type(one).__name__ not in _NO_BODY]
+    assert not odd
     assert all(parsed[one] for one in ("From", "To", "Date", "Message-ID"))
 
 
