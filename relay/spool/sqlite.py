@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,7 @@ class SqliteSpool:
         self._stored = 0
         self._free = (0.0, 0)
         self._prefetched: dict[str, Content] = {}
+        self._nowhere: tempfile.TemporaryDirectory[str] | None = None
         self._swept = False
         self._first_id = 0
         self.bodies = BodyFiles(self._path.with_name(self._path.name + ".bodies"))
@@ -81,10 +83,10 @@ class SqliteSpool:
 
     async def open(self, *, owner: bool = True) -> None:
         if not owner and not self._path.exists():
-            raise SpoolError(
-                f"there is no spool at {self._path} yet",
-                remedy="Start `relay run` once, or check that spool.url is that of the running relay.",
-            )
+            # nothing was accepted yet: an empty spool elsewhere, since a command run as root must not leave
+            # a database that the daemon's account cannot open
+            self._nowhere = tempfile.TemporaryDirectory(prefix="relay-")
+            self._path = Path(self._nowhere.name) / "spool.db"
         await asyncio.to_thread(prepare_folder, self._path)
         if owner:
             self._lock = OwnerLock(self._path)
@@ -116,6 +118,8 @@ class SqliteSpool:
             self._read_connection.close()
             self._read_connection = None
         self._unlock()
+        if self._nowhere is not None:
+            self._nowhere.cleanup()
 
     def _unlock(self) -> None:
         if self._lock is not None:

@@ -81,6 +81,15 @@ async def test_operators_open_the_spool_beside_the_daemon(make):
     assert await spool.find(Filter()) == []
 
 
+async def test_an_operators_look_at_no_spool_finds_nothing_and_leaves_nothing(tmp_path):
+    beside = SqliteSpool(spool_settings(tmp_path))
+    await beside.open(owner=False)
+    assert await beside.find(Filter()) == []
+    assert (await beside.stats()).messages == 0
+    await beside.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_orphans_are_swept_and_living_bodies_stay(make):
     spool = await make()
     kept = await accept(spool, b"k" * 200_000)
