@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -25,13 +24,16 @@ from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Claim, Spool
+from relay.spool.contract import Claim, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.status import LaneHealth, held_health
 from relay.tokens.entra import EntraTokens
 
-DRAIN = 30.0
-"""Seconds that a stop leaves for what is in flight (design section 4)."""
+DRAIN = 25.0
+"""Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
+
+_SLOW_DIAL = 10.0
+"""Seconds after which a connection that is still being made is worth a word in `relay status`."""
 
 Load = Callable[[], Settings]
 
@@ -172,25 +174,26 @@ class Daemon:
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self.control.start()
+        await self._reroute(await self._stray())
         await self.scheduler.start()
         self.started = self.clock.now()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
-        if self.scheduler.holds.all():
-            self._spawn(self._reroute())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
 
     async def stop(self, seconds: float) -> None:
-        """Refuse new work, finish what is in flight within ``seconds``, close everything."""
+        """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(one.drain(seconds) for one in self.listeners.values()))
-        await self.scheduler.stop(seconds)
-        await self.alarms.stop(min(seconds, 5.0))
+        await asyncio.gather(
+            *(one.drain(seconds) for one in self.listeners.values()),
+            self.scheduler.stop(seconds),
+            self.alarms.stop(min(seconds, 5.0)),
+        )
         await self.courier.close()
         for tokens in self.tokens.values():
             await tokens.close()
@@ -203,14 +206,22 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, settings: Settings) -> None:
+        """Start what is new; then, nothing having failed, hand the settings to what already listens. Raises OSError."""
         intake = self._intake(settings)
+        fresh: dict[str, ListenerServer] = {}
+        try:
+            for one in settings.listeners:
+                if one.bind not in self.listeners:
+                    fresh[one.bind] = ListenerServer(one, intake, hostname=self.hostname)
+                    await fresh[one.bind].start()
+        except OSError:
+            for server in fresh.values():
+                await server.drain(0.0)
+            raise
         for one in settings.listeners:
             if one.bind in self.listeners:
                 self.listeners[one.bind].update(one, intake)
-                continue
-            server = ListenerServer(one, intake, hostname=self.hostname)
-            await server.start()
-            self.listeners[one.bind] = server
+        self.listeners.update(fresh)
 
     def _intake(self, settings: Settings) -> Intake:
         return Intake(
@@ -250,8 +261,15 @@ class Daemon:
                 events.trouble(where="alerts", what=str(error), remedy=error.remedy)
             await self.clock.sleep(PAUSE)
 
-    async def _reroute(self) -> None:
-        moved = await self.spool.reroute(self.router.lane_for, self.clock.now())
+    async def _stray(self) -> list[str]:
+        """Lanes whose mail today's rules may want elsewhere: held ones, and those of an upstream that is no more."""
+        known = {one.name for one in self.settings.upstreams}
+        held = {hold.key for hold in await self.spool.holds()}
+        names = [summary.lane for summary in await self.spool.lanes()]
+        return [one for one in names if lane_parts(one)[0] not in known or {one, lane_parts(one)[0]} & held]
+
+    async def _reroute(self, lanes: list[str]) -> None:
+        moved = await self.spool.reroute(self.router.lane_for, self.clock.now(), lanes=lanes)
         if moved:
             events.notice(what=f"{moved} waiting messages moved to other lanes by today's sender rules")
 
@@ -262,30 +280,42 @@ class Daemon:
         self._spawn(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
-        with contextlib.suppress(RelayError):  # the log already says why
+        try:
             await self.reload()
+        except (RelayError, OSError) as error:
+            what = "nothing was changed" if isinstance(error, (ConfigError, OSError)) else "not all was done"
+            remedy = getattr(error, "remedy", "") or "Mend the configuration and reload again."
+            events.trouble(where="reload", what=f"{what}: {error}", remedy=remedy)
 
     async def reload(self) -> None:
-        """Read the configuration again; a faulty one changes nothing and says why."""
-        try:
-            settings = await asyncio.to_thread(self._load)
-        except ConfigError as error:
-            events.trouble(
-                where="reload",
-                what=f"nothing was changed: {error}",
-                remedy="Mend the configuration and reload again.",
-            )
-            raise
+        """Read the configuration again; one that is faulty or cannot be listened with changes nothing.
+
+        Raises ConfigError, OSError (a listener), or SpoolError (then it is in force, but not all waiting mail was told).
+        """
+        settings = await asyncio.to_thread(self._load)
         if settings.spool.url != self.settings.spool.url:
-            events.trouble(
+            events.advice(
                 where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
             )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
+        await self._listen(settings)
         await self._adopt(settings)
         events.notice(what="reloaded", configuration=settings.source)
 
     async def _adopt(self, settings: Settings) -> None:
+        await self._adopt_tokens(settings)
+        self.settings = self.own.settings = settings
+        self.router.rules = Router(settings)
+        self.courier.update(settings, self.router, self.tokens)
+        logs.configure(settings.log)
+        self.alarms.update()
+        for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
+            self._spawn(self.listeners.pop(bind).drain(DRAIN))
+        await self._reroute(await self._stray())
+        await self.scheduler.reload(settings)
+
+    async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
         for one in settings.upstreams:
             if old.get(one.name) == one and one.name in self.tokens:
@@ -295,16 +325,6 @@ class Daemon:
             self.tokens[one.name] = EntraTokens(one, clock=self.clock)
             if before is not None:
                 await before.close()
-        self.settings = self.own.settings = settings
-        self.router.rules = Router(settings)
-        self.courier.update(settings, self.router, self.tokens)
-        logs.configure(settings.log)
-        self.alarms.update()
-        await self._listen(settings)
-        for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
-            await self.listeners.pop(bind).drain(DRAIN)
-        await self.scheduler.reload(settings)
-        self._spawn(self._reroute())
 
     # control
 
@@ -320,7 +340,10 @@ class Daemon:
             await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
             return {}
         if do == "reload":
-            await self.reload()
+            try:
+                await self.reload()
+            except OSError as error:
+                raise ControlError(f"nothing was changed: {error}") from error
             return {}
         raise ControlError(f"the running relay does not know {do!r}")
 
@@ -364,8 +387,15 @@ class Daemon:
                 )
                 continue
             reason, remedy, since = "", "", None
+            opening = min(lane.opening.values(), default=now)
             if lane.trouble is not None:
                 reason, remedy, since = lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
+            elif now - opening > _SLOW_DIAL:
+                reason, since = (
+                    "a connection is being made, and Exchange or Entra ID has not answered yet",
+                    opening,
+                )
+                remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
             elif lane.limiter.slowed:
                 reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
             elif lane.limiter.day_is_full(now):
@@ -374,6 +404,13 @@ class Daemon:
                     "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
                 )
             found[name] = LaneHealth(
-                transport, lane.state(), reason, remedy, since, sent, limit, lane.connected
+                transport,
+                "slowed" if reason else lane.state(),
+                reason,
+                remedy,
+                since,
+                sent,
+                limit,
+                lane.connected,
             )
         return found

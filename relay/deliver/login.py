@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 import ssl
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from relay.tokens.contract import Resource, Token, TokenSource
 FRESH_TOKEN_HELPS = frozenset({"authentication-refused"})
 """Only the catch-all 535 may be cured by another token; the others name a switch that no token moves."""
 MOST_CHALLENGES = 3
+PIECE = re.compile(r"[A-Za-z0-9+/=._~-]{12,}")
+"""What a piece of a token, or of its base64, looks like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,12 @@ def xoauth2(mailbox: str, token: str) -> bytes:
     return base64.b64encode(f"user={mailbox}\x01auth=Bearer {token}\x01\x01".encode())
 
 
+def without_token(text: str, mailbox: str, token: str) -> str:
+    """A reply without any piece of the token that it echoes: a device in between may quote what it did not know."""
+    sent = f"{xoauth2(mailbox, token).decode()} {token}"
+    return PIECE.sub(lambda found: "(token)" if found[0] in sent else found[0], text)
+
+
 class Login:
     """One try at one connection, a method per phase; ``_phase`` says where a fault belongs."""
 
@@ -94,6 +103,10 @@ class Login:
             await self._starttls(wire, await self._ehlo(wire))
             features = await self._ehlo(wire)
             await self._authenticate(wire, features, token)
+        except SMTPResponseException as refusal:
+            self._drop()
+            said = SMTPResponseException(refusal.code, without_token(refusal.message, self._mailbox, token.value))
+            raise Trouble(judge_error(self._phase, said, self._names)) from said
         except (SMTPException, OSError, Fallen) as error:
             self._drop()
             raise Trouble(judge_error(self._phase, error, self._names)) from error

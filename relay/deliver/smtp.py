@@ -14,7 +14,9 @@ from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Begin
 from relay.deliver.parcel import Parcel
 from relay.deliver.session import Session
+from relay.deliver.table import AGAIN
 from relay.deliver.transaction import Transaction
+from relay.errors import SpoolError
 from relay.message import Content, Outcome, Recipient, Report, Result, Scope
 from relay.settings import Upstream
 from relay.spool.contract import Claim
@@ -48,6 +50,8 @@ class SmtpConnection:
         self._clock = clock
         self._current = current
         """False once the configuration this login was made with is no longer today's."""
+        self._out_of_step = False
+        """The server did not understand the dialogue: the second try is to be on a clean connection (facts 3.2)."""
         self._opened = self._used = clock.monotonic()
         self._details = {
             "transport": "smtp",
@@ -87,6 +91,7 @@ class SmtpConnection:
         now = self._clock.monotonic()
         return (
             self._session.wire.alive
+            and not self._out_of_step
             and self._session.carried < self._upstream.batch_size
             and now - self._opened < OLDEST
             and now - self._used <= LONGEST_IDLE
@@ -122,6 +127,8 @@ class SmtpConnection:
             self._session.wire.abort()
             raise
         self._session.carried += 1
+        if any(one.code in AGAIN for one in outcomes.values()):
+            self._out_of_step = True
         return outcomes
 
     async def _chunks(self, parcel: Parcel, begun: asyncio.Future[None]) -> dict[str, Outcome]:
@@ -131,7 +138,15 @@ class SmtpConnection:
         while waiting:
             chunk, waiting = waiting[:most], waiting[most:]
             transaction = Transaction(self._session, parcel, chunk, begun)
-            await transaction.run()
+            try:
+                await transaction.run()
+            except SpoolError:
+                if not outcomes:
+                    raise
+                # recipients that are served stay served; the rest waits, certainly not sent
+                self._session.wire.abort()
+                _give_up(chunk + waiting, outcomes, judge_fault("connection-lost"))
+                break
             outcomes.update(transaction.outcomes)
             if transaction.fault is not None:
                 _give_up(waiting, outcomes, transaction.fault)
@@ -140,7 +155,9 @@ class SmtpConnection:
             if trouble is not None:  # the rest would only provoke Exchange with the same again
                 outcomes.update((one.address, replace(trouble, counts=False)) for one in waiting)
                 break
-            if transaction.crowded and transaction.accepted:
+            if transaction.crowded and not transaction.accepted:
+                outcomes.update(_patiently(transaction))
+            elif transaction.crowded:
                 most = min(most, len(transaction.accepted))
                 waiting = transaction.crowded + waiting
         return outcomes
@@ -158,6 +175,14 @@ class SmtpConnection:
             except (SMTPException, OSError):  # nobody to say it to: that is what closing is for
                 wire.abort()
         wire.abort()
+
+
+def _patiently(transaction: Transaction) -> dict[str, Outcome]:
+    """Too many although none was taken: no list to shorten, so it is a temporary refusal like any other."""
+    return {
+        one.address: replace(transaction.outcomes[one.address], wait=None, counts=True)
+        for one in transaction.crowded
+    }
 
 
 def _give_up(recipients: list[Recipient], outcomes: dict[str, Outcome], fault: Outcome) -> None:

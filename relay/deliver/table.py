@@ -14,6 +14,7 @@ from relay.message import Result, Scope
 __all__ = ["AGAIN", "DEFAULT_ROWS", "ROWS"]
 
 SERVER = LOGIN - {Phase.AUTH}
+MAIL = frozenset({Phase.MAIL})
 RCPT = frozenset({Phase.RCPT})
 SEE_REPLY = "Look up the reply's code in Microsoft's list of non-delivery reports in Exchange Online."
 
@@ -30,9 +31,13 @@ DEFAULT_ROWS: tuple[Row, ...] = (
         source="default", reason="Exchange refused the connection or the login of <mailbox>.", remedy=SEE_REPLY),
     Row("recipient-policy", RCPT, "5..", r"5\.7\.\d+", result=Result.HELD, scope=Scope.RECIPIENT, counts=False,
         source="default", reason="A policy of Exchange refused the recipient.", remedy=SEE_REPLY),
-    Row("policy", MAILING - RCPT, "5..", r"5\.7\.\d+", result=Result.HELD, scope=Scope.LANE, wait=PROBE,
+    Row("policy", MAIL, "5..", r"5\.7\.\d+", result=Result.HELD, scope=Scope.LANE, wait=PROBE,
         counts=False, source="default", reason="A policy of Exchange refused mail from <mailbox>.",
         remedy=SEE_REPLY),
+    # after the content it may be about this one message (a transport rule): the lane is held once a second one
+    # meets the same
+    Row("message-policy", MAILING - RCPT - MAIL, "5..", r"5\.7\.\d+", result=Result.HELD, scope=Scope.MESSAGE,
+        counts=False, source="default", reason="A policy of Exchange refused the message.", remedy=SEE_REPLY),
     Row("recipient-refused", RCPT, "5..", result=Result.FAILED, scope=Scope.RECIPIENT, source="default",
         reason="Exchange refused the recipient.", remedy="Check the address and send again."),
     Row("message-refused", MAILING - RCPT, "5..", result=Result.FAILED, scope=Scope.MESSAGE, source="default",

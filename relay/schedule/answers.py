@@ -21,6 +21,9 @@ _UNDER_WAY = 600.0
 wait 10 minutes for the answer to their final dot."""
 
 
+STOPPING = Hold("lane", "", "stopping", "the relay is being stopped", "", "", 0.0)
+
+
 def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
     """What becomes of a message whose client waits, and what that client is told (None: not decided yet)."""
     if done.move_to is not None:
@@ -148,6 +151,11 @@ class Answers:
         ticket = self._tickets.get(message_id)
         if ticket is not None and reply is not None:
             ticket.tell(reply=reply)
+
+    def close(self) -> None:
+        """The relay stops: whoever still waits is told to try again, unless Exchange has the message just now."""
+        for ticket in self._tickets.values():
+            ticket.tell(hold=STOPPING)
 
     def held(self, lanes: set[str], hold: Hold) -> None:
         """These lanes are held now: nobody should wait for them."""

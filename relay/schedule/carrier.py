@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
+_LAST_WAIT = 5.0
+"""Seconds that a stop waits for a spool that takes no outcome."""
 _SPOOL_AGAIN = 1.0
 """Seconds before an outcome that the spool could not take (a full disk) is offered again."""
 
@@ -43,54 +45,77 @@ class Carrier:
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
         connection: Connection | None = None
-        try:
-            connection = await self._open()
-            if connection is not None:
-                await self._carry(connection)
-        except Exception as error:
-            events.trouble(where=f"lane {self._lane.name}", what=f"unexpected error: {error!r}", error=error)
-            self._lane.rest(Trouble(_unexpected(error)), self._scheduler.clock.now())
-        finally:
-            if self._settling:
-                await asyncio.gather(*self._settling, return_exceptions=True)
-            if connection is not None:
-                await connection.close()
+        async with self._scheduler.connections:
+            try:
+                connection = await self._open()
+                if connection is not None:
+                    await self._carry(connection)
+            except Exception as error:
+                events.trouble(
+                    where=f"lane {self._lane.name}", what=f"unexpected error: {error!r}", error=error
+                )
+                self._lane.rest(Trouble(_unexpected(error)), self._scheduler.clock.now())
+            finally:
+                await self._finish_settling()
+                if connection is not None:
+                    await connection.close()
+
+    async def _finish_settling(self) -> None:
+        """Outcomes are written down before the connection counts as done; a stop waits for the spool a little only."""
+        while self._settling:
+            done, _ = await asyncio.wait(self._settling, timeout=_LAST_WAIT)
+            if not done and self._scheduler.stopping:
+                for task in self._settling:
+                    task.cancel()
+                return
 
     async def _open(self) -> Connection | None:
-        lane = self._lane
+        lane, task = self._lane, asyncio.current_task()
+        assert task is not None
+        lane.opening[task] = self._scheduler.clock.now()
         try:
-            connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
+            async with self._scheduler.dialling:
+                connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
             await self._scheduler.could_not_open(lane, trouble)
             return None
+        finally:
+            lane.opening.pop(task, None)
         lane.transport = connection.transport
-        lane.connected += 1
-        await self._scheduler.opened(lane)
+        try:
+            await self._scheduler.opened(lane)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     async def _carry(self, connection: Connection) -> None:
         lane, task = self._lane, asyncio.current_task()
         assert task is not None
+        lane.connected += 1
         try:
             while connection.usable() and not self._scheduler.stopping:
                 held = lane.the_hold() is not None
-                claim = None if held and not self._probe else lane.take()
-                if claim is None and held:
+                paused = lane.limiter.paused_until > self._scheduler.clock.now()
+                claim = None if paused or (held and not self._probe) else lane.take()
+                if claim is None and (held or paused):
                     return
                 if claim is None:
                     lane.wake.set()
                     await lane.wait_for_mail(_IDLE_CHECK)
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
-                self._probe = False
+                probe, self._probe = self._probe and held, False
                 if len(lane.ready) <= lane.batch_size // 2:
                     lane.wake.set()  # claim ahead while this one travels
-                await self._one(connection, claim)
-                lane.finished(claim)
+                try:
+                    await self._one(connection, claim, probe)
+                finally:
+                    lane.finished(claim)
         finally:
             lane.connected -= 1
 
-    async def _one(self, connection: Connection, claim: Claim) -> None:
+    async def _one(self, connection: Connection, claim: Claim, probe: bool) -> None:
         scheduler, lane = self._scheduler, self._lane
         begun, cost = False, lane.cost(claim)
         content: Content | None = None
@@ -111,31 +136,34 @@ class Carrier:
         except Exception as error:
             # A fault of ours while handling this one message: it must not stop the lane, nor be lost or bounced.
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
-            report = _whole(claim, _unexpected(error))
+            report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=begun))
         now = scheduler.clock.now()
         if begun:
             lane.limiter.finish(now, cost)
         else:
             lane.limiter.release(cost)
-        await self._judge(claim, report, content, now)
+        await self._judge(claim, report, content, now, probe)
 
-    async def _judge(self, claim: Claim, report: Report, content: Content | None, now: float) -> None:
+    async def _judge(
+        self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool
+    ) -> None:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
-        done, answer = settlement(claim, report, scheduler.rules, now, key), None
+        done, answer = settlement(claim, report, scheduler.rules, now, key, probe=probe), None
         if claim.direct:
             done, answer = judge(claim, done)
         done = dataclasses.replace(done, messages=lane.cost(claim).messages)
         done = await scheduler.desk.about_failures(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
-        task = asyncio.ensure_future(self._settle(done, now, answer))
+        task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
-        tell(lane.name, claim, done, report)
         await scheduler.after_report(lane, claim, report)
 
-    async def _settle(self, done: Settlement, now: float, answer: Reply | None) -> None:
+    async def _settle(
+        self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
+    ) -> None:
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
@@ -147,6 +175,7 @@ class Carrier:
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
                 continue
             self._scheduler.answers.settled(done.id, answer)
+            tell(self._lane.name, claim, done, report)
             return
 
 

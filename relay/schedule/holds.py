@@ -6,17 +6,23 @@ The spool keeps them, so that a restart knows why mail waits. Scope and key: an 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from relay import events
+from relay.errors import SpoolError
 from relay.message import Outcome, Scope
-from relay.schedule.backoff import PROBES, step
+from relay.schedule.backoff import PROBES, next_probe, step
 from relay.schedule.lane import Lane
 from relay.spool.contract import Claim, Hold
 
 if TYPE_CHECKING:
     from relay.schedule.loop import Scheduler
+
+_AGAIN = 1.0
+"""Seconds before a hold that the spool could not take is offered again."""
 
 
 class Holds:
@@ -25,6 +31,9 @@ class Holds:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._known: dict[tuple[str, str], Hold] = {}
+        self._changes = 0
+        self._tried: set[str] = set()
+        """Keys of senders one of whose messages may go, to see whether it works again."""
 
     def all(self) -> list[Hold]:
         """Every hold, oldest first."""
@@ -32,8 +41,8 @@ class Holds:
 
     async def load(self, *, probe_now: bool) -> None:
         """What the spool says is held; ``probe_now``: try each at once (start, reload)."""
+        found = await self._read()
         now = self._scheduler.clock.now()
-        found = await self._scheduler.spool.holds()
         if probe_now:
             found = [dataclasses.replace(hold, probes=0, next_probe=now) for hold in found]
         self._known = {(hold.scope, hold.key): hold for hold in found}
@@ -41,6 +50,32 @@ class Holds:
             upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
+
+    async def _read(self) -> list[Hold]:
+        """The spool's holds, as of a moment when none was being set or ended here."""
+        while True:
+            changes = self._changes
+            found = await self._scheduler.spool.holds()
+            if changes == self._changes:
+                return found
+
+    async def _write(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
+        """Write a change of holds down; while the spool cannot, it is in force here and written as soon as it can be."""
+        self._changes += 1
+        try:
+            await change()
+        except SpoolError as error:
+            events.trouble(where="holds", what=f"a hold waits to be written: {error}", remedy=error.remedy)
+            self._scheduler.spawn(self._write_again(change, still))
+        finally:
+            self._changes += 1
+
+    async def _write_again(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
+        while still():
+            await self._scheduler.clock.sleep(_AGAIN)
+            with contextlib.suppress(SpoolError):
+                await change()
+                return
 
     def apply(self, lane: Lane) -> None:
         """Give a lane the holds that are its own."""
@@ -72,7 +107,7 @@ class Holds:
             evidence=str(outcome.reply or "")[:500],
             since=before.since if before else now,
             probes=probes,
-            next_probe=now + max(step(PROBES, probes), outcome.wait or 0.0),
+            next_probe=now + next_probe(probes, outcome.wait or 0.0),
             at_login=at_login,
         )
         self._put(lane, hold)
@@ -87,7 +122,9 @@ class Holds:
             )
         lane.call_all()
         lane.wake.set()
-        await self._scheduler.spool.hold(hold)
+        await self._write(
+            lambda: self._scheduler.spool.hold(hold), lambda: self._known.get((scope, key)) is not None
+        )
         covered = self._covered(lane, hold)
         self._scheduler.answers.held(covered, hold)
         for name in covered:
@@ -121,13 +158,16 @@ class Holds:
         for name in names:
             self.apply(self._scheduler.lanes[name])
         events.released(lane=lane.name, scope=hold.scope, why="it works again", code=hold.code)
+        await self._write(lambda: self._end(hold), lambda: (hold.scope, hold.key) not in self._known)
+        for name in names:
+            await self._scheduler.pools.join(name)
+            self._scheduler.kick(name)
+
+    async def _end(self, hold: Hold) -> None:
         now = self._scheduler.clock.now()
         await self._scheduler.spool.unhold(hold.scope, hold.key, now)
         if hold.scope == Scope.SENDER:
             await self._scheduler.spool.release_key(hold.key, now)
-        for name in names:
-            await self._scheduler.pools.join(name)
-            self._scheduler.kick(name)
 
     async def sent(self, lane: Lane, claim: Claim) -> None:
         """A message got through: neither its lane nor its sender is held any more."""
@@ -172,10 +212,20 @@ class Holds:
         """The try's connection is closed."""
         lane.upstream.probing = False
 
-    def sender_hold(self, lane: Lane, claim: Claim, now: float) -> Hold | None:
-        """The hold that keeps this message's sender, unless it is time to try one of its messages."""
+    def sender_hold(self, lane: Lane, claim: Claim) -> Hold | None:
+        """The hold that keeps this message's sender, unless this message is the one to try."""
         hold = lane.held_senders.get(self._scheduler.identity(claim))
-        if hold is None or hold.next_probe is None or now < hold.next_probe:
+        if hold is None or hold.key not in self._tried:
             return hold
-        self._put(lane, dataclasses.replace(hold, next_probe=now + step(PROBES, hold.probes)))
+        self._tried.discard(hold.key)
         return None
+
+    async def tend_senders(self, lane: Lane, now: float) -> None:
+        """Senders whose time to be tried has come: one message of each may go."""
+        for hold in list(lane.held_senders.values()):
+            if hold.next_probe is None or now < hold.next_probe:
+                continue
+            self._put(lane, dataclasses.replace(hold, next_probe=now + step(PROBES, hold.probes)))
+            self._tried.add(hold.key)
+            await self._scheduler.spool.release_key(hold.key, now, limit=1)
+            lane.may_have_work = True

@@ -29,9 +29,9 @@ class RetryRules:
 
 
 def settlement(
-    claim: Claim, report: Report, rules: RetryRules, now: float, sender_key: str = ""
+    claim: Claim, report: Report, rules: RetryRules, now: float, sender_key: str = "", *, probe: bool = False
 ) -> Settlement:
-    """What to write down for this report."""
+    """What to write down for this report. ``probe``: the message was tried to see whether its lane works again."""
     if report.moved_to is not None:
         details = {
             **report.details,
@@ -45,7 +45,10 @@ def settlement(
     outcomes = {address: _decided(claim, one, rules, now) for address, one in kept.items()}
     details = dict(report.details)
     if not kept:
-        return Settlement(claim.id, {}, event="held", details=_why(details, report), counts=False)
+        # the next probe tries another message: this very one may be what is refused
+        return Settlement(
+            claim.id, {}, event="held", details=_why(details, report), counts=False, behind=probe
+        )
     details["attempt"] = str(attempts)
     return Settlement(
         claim.id,

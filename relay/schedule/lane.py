@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from relay.message import Outcome, Trouble
-from relay.schedule.backoff import RECONNECT, step
+from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
@@ -21,6 +21,9 @@ class UpstreamState:
     hold: Hold | None = None
     probing: bool = False
     """One lane is trying for all."""
+    slowed: Outcome | None = None
+    """A throttling reply about the whole tenant, in force until ``slowed_until``."""
+    slowed_until: float = 0.0
     lanes: set[str] = field(default_factory=set)
 
 
@@ -46,6 +49,16 @@ class Lane:
         self.ready: deque[tuple[float, Claim]] = deque()
         self.carriers: dict[asyncio.Task[None], int] = {}
         """Each connection's task, and how many messages it can still carry in its batch."""
+        self.opening: dict[asyncio.Task[None], float] = {}
+        """Connections still being made, and since when."""
+        self.owed: list[Claim] = []
+        """Claimed, and to be given back to the spool as soon as it can be reached."""
+        self.shelved: list[tuple[Claim, Hold]] = []
+        """Claimed, and to be held for their sender as soon as the spool can be reached."""
+        self.limits_known = False
+        """Whether the limiter knows what was used before this process."""
+        self.refused: dict[str, str] = {}
+        """Policy replies that held one message, and that message's id: a second one means the lane."""
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
@@ -144,6 +157,17 @@ class Lane:
         """Messages that the open connections can still carry in their batches."""
         return sum(self.carriers.values())
 
+    def slow_down(self, outcome: Outcome, now: float, wait: float) -> None:
+        """A throttling reply: nothing goes for ``wait`` seconds, open connections end, then fewer go a minute."""
+        self.limiter.throttled(now, wait)
+        self.rest(Trouble(outcome), now)
+        self.call_all()
+        self.wake.set()
+
+    def quiet(self) -> None:
+        """Nothing waits and nothing forbids to connect: what was wrong last is no longer news."""
+        self.trouble = None
+
     # health
 
     def the_hold(self) -> Hold | None:
@@ -154,7 +178,7 @@ class Lane:
         """A connection could not be made: wait before the next, longer each time. Until when."""
         wait = step(RECONNECT, self.failures)
         self.failures += 1
-        asked = trouble.outcome.wait or 0.0
+        asked = later(trouble.outcome.wait or 0.0)
         self.resting_until = now + max(wait, asked)
         if self.trouble is None:
             self.trouble_since = now

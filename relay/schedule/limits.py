@@ -137,7 +137,10 @@ class MailboxLimiter:
 
     def throttled(self, now: float, wait: float) -> None:
         """Exchange said "too fast": pause, then go on at half the rate, one more a minute each minute."""
+        already = now < self._paused_until
         self._paused_until = max(self._paused_until, now + wait)
+        if already:
+            return  # replies to what was under way say the same once more
         base = self.limit or max(2, len(self._stamps))
         self._slowed_to = max(1, base // 2)
         self._recovers = self._paused_until + _RECOVERY

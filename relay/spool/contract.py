@@ -133,6 +133,8 @@ class Settlement:
     """Messages to store in the same transaction."""
     messages: int = 1
     """SMTP messages that the attempt was to Exchange; as `Spool.begin` was told."""
+    behind: bool = False
+    """What goes back to the queue goes behind all that waits there: it was tried for the lane, and another one is next."""
     told: bool = False
     """Somebody hears of the failures: by one of ``notices``, or by a summary that is owed. Then the content may go."""
     delay_noticed: bool = False
@@ -377,8 +379,8 @@ class Spool(Protocol):
         """End a hold; the time it lasted is added to its mail's held time. False when there was none."""
         ...
 
-    async def release_key(self, key: str | None, now: float) -> int:
-        """Queue again what a sender hold keeps (all of it for None), in bounded steps; how many."""
+    async def release_key(self, key: str | None, now: float, *, limit: int | None = None) -> int:
+        """Queue again what a sender hold keeps (all of it for None), at most ``limit``, in bounded steps; how many."""
         ...
 
     async def holds(self) -> list[Hold]:
@@ -405,8 +407,12 @@ class Spool(Protocol):
         """Size and space."""
         ...
 
-    async def reroute(self, choose: Callable[[Claim], str | None], now: float) -> int:
+    async def reroute(
+        self, choose: Callable[[Claim], str | None], now: float, *, lanes: Sequence[str] | None = None
+    ) -> int:
         """Ask ``choose`` for each waiting message's lane by today's rules and move those that differ; in bounded steps.
+
+        ``lanes``: only messages that wait there.
 
         Messages whose rules now refuse them (``None``) stay where they are.
         """

@@ -150,6 +150,12 @@ def _write_down(
         return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.told)
     if attempted or done.outcomes:
         _reschedule(connection, number, state, done, now_ms)
+    if done.behind:
+        connection.execute(
+            "UPDATE message SET turn = 1 + coalesce((SELECT max(o.turn) FROM message o WHERE o.lane = message.lane"
+            " AND o.state = 0), turn) WHERE id = ?",
+            (number,),
+        )
     return False
 
 

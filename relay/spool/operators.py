@@ -181,12 +181,14 @@ def release_message(connection: sqlite3.Connection, number: int, now_ms: int) ->
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state IN (2, 3)", (number,))
 
 
-def release_key_step(connection: sqlite3.Connection, key: str | None, now_ms: int) -> list[tuple[int, str]]:
-    """Up to STEP messages that a sender hold keeps (any hold for None) go back to the queue; with their lanes."""
+def release_key_step(
+    connection: sqlite3.Connection, key: str | None, now_ms: int, limit: int
+) -> list[tuple[int, str]]:
+    """Up to ``limit`` messages that a sender hold keeps (any hold for None) go back to the queue; with their lanes."""
     rows = connection.execute(
         "SELECT m.id, l.name FROM message m JOIN lane l ON l.id = m.lane"
         " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (?1 IS NULL OR m.hold_key = ?1) LIMIT ?2",
-        (key, STEP),
+        (key, limit),
     ).fetchall()
     for number, _ in rows:
         release_message(connection, number, now_ms)

@@ -288,11 +288,13 @@ class SqliteSpool:
     async def unhold(self, scope: str, key: str, now: float) -> bool:
         return await self._writer.run(lambda c: holding.end_hold(c, scope, key, ms(now)))
 
-    async def release_key(self, key: str | None, now: float) -> int:
-        released = 0
-        while step := await self._writer.run(lambda c: operators.release_key_step(c, key, ms(now))):
+    async def release_key(self, key: str | None, now: float, *, limit: int | None = None) -> int:
+        released, most = 0, limit if limit is not None else operators.STEP
+        while step := await self._writer.run(lambda c: operators.release_key_step(c, key, ms(now), most)):
             released += len(step)
             self._wake(*{lane for _, lane in step})
+            if limit is not None:
+                break
         return released
 
     async def holds(self) -> list[Hold]:
@@ -355,9 +357,15 @@ class SqliteSpool:
         free = min(self._disk_free() - _RESERVE, self._settings.max_size - size)
         return SpoolStats(self._settings.url, messages, size, max(0, free))
 
-    async def reroute(self, choose: Callable[[Claim], str | None], now: float) -> int:
+    async def reroute(
+        self, choose: Callable[[Claim], str | None], now: float, *, lanes: Sequence[str] | None = None
+    ) -> int:
+        wanted = [Filter()] if lanes is None else [Filter(lane=name) for name in lanes]
+        return sum([await self._reroute(choose, now, one) for one in wanted])
+
+    async def _reroute(self, choose: Callable[[Claim], str | None], now: float, wanted: Filter) -> int:
         moved = start = 0
-        while rows := await self._matching(Filter(), start):
+        while rows := await self._matching(wanted, start):
             start = rows[-1][0]
             numbers = [number for number, state in rows if state != 1]
             claims = await self._read(lambda c, n=numbers: delivery.load_claims(c, n, ms(now)))  # type: ignore[misc]
