@@ -66,6 +66,11 @@ class MailboxLimiter:
         """Whether a throttling reply has lowered the rate."""
         return self._slowed_to is not None
 
+    @property
+    def paused_until(self) -> float:
+        """Nothing of this mailbox may start before this: Exchange said "too fast"."""
+        return self._paused_until
+
     def sent_last_minute(self, now: float) -> int:
         """Messages submitted in the last 60 s."""
         self._forget(now)
