@@ -162,6 +162,7 @@ class Daemon:
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
         self._guessing = Guessing()
+        self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -179,6 +180,7 @@ class Daemon:
         await self._reroute(await self._stray())
         await self.scheduler.start()
         self.started = self.clock.now()
+        self._up.set()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
@@ -280,6 +282,7 @@ class Daemon:
         self._spawn(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
+        await self._up.wait()
         try:
             await self.reload()
         except (RelayError, OSError) as error:

@@ -1,0 +1,103 @@
+"""Reloads and restarts with a changed configuration, and a stop while something hangs."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from tests.journeys.kit import free_port, until
+from tests.journeys.sending import mail, send
+
+
+def test_mail_of_a_renamed_upstream_leaves_after_the_restart(fast, make_fast_relay):
+    relay = make_fast_relay().start()
+    fast.change(exchange_down=True)
+    for number in range(5):
+        send(relay.port, mail(number))
+    until(lambda: relay.lane()["state"] == "slowed", what="Exchange is missed")
+    assert relay.stop() == 0
+    config = relay.folder / "config.yaml"
+    config.write_text(config.read_text().replace("server_name: Microsoft 365", "server_name: Contoso"))
+    fast.change(exchange_down=False)
+    relay.start()
+    fast.arrived(5)
+    until(lambda: relay.status()["spool"]["messages"] == 0, what="the spool is empty")
+
+
+def test_mail_of_an_upstream_renamed_by_a_reload_leaves_too(fast, make_fast_relay):
+    relay = make_fast_relay().start()
+    fast.change(exchange_down=True)
+    for number in range(5):
+        send(relay.port, mail(number))
+    until(lambda: relay.lane()["state"] == "slowed", what="Exchange is missed")
+    config = relay.folder / "config.yaml"
+    config.write_text(config.read_text().replace("server_name: Microsoft 365", "server_name: Contoso"))
+    relay.reload()
+    until(lambda: "reloaded" in [one["what"] for one in relay.events("notice")], what="the reload")
+    fast.change(exchange_down=False)
+    fast.arrived(5, 90)
+    until(lambda: relay.status()["spool"]["messages"] == 0, what="the spool is empty")
+
+
+def test_a_reload_that_cannot_listen_changes_nothing_and_says_why(fast, make_fast_relay):
+    relay = make_fast_relay(more="").start()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = relay.folder / "config.yaml"
+        good = config.read_text()
+        config.write_text(
+            good.replace("batch_size: medium", "batch_size: small")
+            + f"\nlisteners: [{{bind: '127.0.0.1:25'}}, {{bind: '127.0.0.1:{port}'}}]\n"
+        )
+        relay.reload()
+        trouble = until(
+            lambda: [one for one in relay.events("trouble") if one["where"] == "reload"], what="the refusal"
+        )
+    assert "nothing was changed" in trouble[0]["what"]
+    assert str(port) in trouble[0]["what"]
+    assert "Traceback" not in relay.log.read_text()
+    send(relay.port, mail(1))
+    fast.arrived(1)
+
+
+def test_a_reload_brings_a_new_listener_and_takes_an_old_one_away(fast, make_fast_relay):
+    relay = make_fast_relay()
+    first, second = free_port(), free_port()
+    config = relay.folder / "config.yaml"
+    text = config.read_text()
+    config.write_text(text + f"\nlisteners: [{{bind: '127.0.0.1:25'}}, {{bind: '127.0.0.1:{first}'}}]\n")
+    relay.start()
+    send(first, mail(1))
+    config.write_text(text + f"\nlisteners: [{{bind: '127.0.0.1:25'}}, {{bind: '127.0.0.1:{second}'}}]\n")
+    relay.reload()
+    until(lambda: "reloaded" in [one["what"] for one in relay.events("notice")], what="the reload")
+    send(second, mail(2))
+    fast.arrived(2)
+    until(lambda: refused(first), what="the old listener is closed")
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_stop_ends_within_thirty_seconds_whatever_hangs(fast, make_fast_relay):
+    relay = make_fast_relay().start()
+    fast.fault("end-of-data:hang")
+    send(relay.port, mail(1))
+    until(lambda: relay.lane()["connections"] == 1, what="the message is under way")
+    with socket.create_connection(("127.0.0.1", relay.port)) as client:
+        client.sendall(b"EHLO x\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
+        client.recv(100)
+        began = time.monotonic()
+        assert relay.stop() == 0
+        assert time.monotonic() - began < 30
+    fast.clear_faults()
+    relay.start()
+    fast.arrived(1)
+    assert len(relay.events("uncertain")) == 1
