@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from relay import events
 from relay.alert.alarm import Alarm
-from relay.alert.causes import LaneFacts, causes
+from relay.alert.causes import Cause, LaneFacts, causes
 from relay.alert.news import News
 from relay.alert.watch import Watch
 from relay.alert.ways import Ways
@@ -43,6 +44,7 @@ class Alarms:
         self._scheduler = scheduler
         self._own = own
         self._clock = clock
+        self._found: dict[str, Cause] = {}
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
 
     def _ways(self) -> Ways:
@@ -72,7 +74,21 @@ class Alarms:
             max_size=self._own.settings.spool.max_size,
             known=await self._alarm.known(),
         )
+        self._log(found)
         await self._alarm.look(found, now)
+
+    def _log(self, found: list[Cause]) -> None:
+        """A full spool and a backlog are said in the log once, too; a hold says so itself."""
+        for cause in found:
+            if cause.key not in self._found and not cause.key.startswith("hold:"):
+                events.advice(
+                    where=cause.lane or "spool", what=f"{cause.title}: {cause.reason}", remedy=cause.remedy
+                )
+        self._found = {cause.key: cause for cause in found}
+
+    def backlog(self, lane: str) -> Cause | None:
+        """The lane's backlog that will not drain within an hour, as of the last look; for `relay status`."""
+        return self._found.get(f"backlog:{lane}")
 
     async def stop(self, seconds: float) -> None:
         """Finish what is being told."""

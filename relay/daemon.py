@@ -22,6 +22,7 @@ from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
+from relay.schedule.lane import Lane
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
 from relay.spool.contract import Claim, Spool, lane_parts
@@ -376,44 +377,37 @@ class Daemon:
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
         now = self.clock.now()
-        found: dict[str, LaneHealth] = {}
-        for name, lane in self.scheduler.lanes.items():
-            transport, sent, limit = (
-                lane.transport or "smtp",
-                lane.limiter.sent_last_minute(now),
-                lane.limiter.limit,
-            )
-            hold = lane.the_hold()
-            if hold is not None:
-                found[name] = held_health(
-                    hold, transport=transport, sent=sent, limit=limit, connections=lane.connected
-                )
-                continue
-            reason, remedy, since = "", "", None
-            opening = min(lane.opening.values(), default=now)
-            if lane.trouble is not None:
-                reason, remedy, since = lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
-            elif now - opening > _SLOW_DIAL:
-                reason, since = (
-                    "a connection is being made, and Exchange or Entra ID has not answered yet",
-                    opening,
-                )
-                remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
-            elif lane.limiter.slowed:
-                reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
-            elif lane.limiter.day_is_full(now):
-                reason = "the mailbox has reached its limit of recipients in 24 hours"
-                remedy = (
-                    "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
-                )
-            found[name] = LaneHealth(
-                transport,
-                "slowed" if reason else lane.state(),
-                reason,
-                remedy,
-                since,
-                sent,
-                limit,
-                lane.connected,
-            )
-        return found
+        return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
+
+    def _health_of(self, lane: Lane, now: float) -> LaneHealth:
+        transport, sent, limit = (
+            lane.transport or "smtp",
+            lane.limiter.sent_last_minute(now),
+            lane.limiter.limit,
+        )
+        hold = lane.the_hold()
+        if hold is not None:
+            return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)
+        state, reason, remedy, since = self._slowed(lane, now)
+        return LaneHealth(transport, state, reason, remedy, since, sent, limit, lane.connected)
+
+    def _slowed(self, lane: Lane, now: float) -> tuple[str, str, str, float | None]:
+        """State, reason, remedy and since of a lane that is not held."""
+        opening = min(lane.opening.values(), default=now)
+        backlog = self.alarms.backlog(lane.name)
+        if lane.trouble is not None:
+            return "slowed", lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
+        if now - opening > _SLOW_DIAL:
+            reason = "a connection is being made, and Exchange or Entra ID has not answered yet"
+            remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
+            return "slowed", reason, remedy, opening
+        if lane.limiter.slowed:
+            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
+            return "slowed", reason, "", None
+        if lane.limiter.day_is_full(now):
+            reason = "the mailbox has reached its limit of recipients in 24 hours"
+            remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
+            return "slowed", reason, remedy, None
+        if backlog is not None:
+            return lane.state(), backlog.reason, backlog.remedy, backlog.since
+        return lane.state(), "", "", None
