@@ -17,7 +17,8 @@ PROBES = (60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0)
 error (facts 0.6), and permission changes take 30 minutes to 2 hours to arrive (facts 0.12)."""
 
 
-LONGEST_PROBE = 4 * 3600.0
+HOUR = 3600.0
+LONGEST_PROBE = 4 * HOUR
 """Seconds: the widest step between tries of what Exchange counts in hours (facts 3.2: 1 to 4 hours)."""
 
 
@@ -27,14 +28,16 @@ def step(steps: Sequence[float], index: int, rnd: Callable[[], float] = random.r
     return base * (1 - JITTER + 2 * JITTER * rnd())
 
 
-def next_probe(probes: int, asked: float, rnd: Callable[[], float] = random.random) -> float:
+def next_probe(
+    steps: Sequence[float], probes: int, asked: float, rnd: Callable[[], float] = random.random
+) -> float:
     """Seconds until a hold is tried after ``probes`` that failed; never sooner than the reply's row asks.
 
     A row that asks for an hour or more (quotas, blocks for repeated errors) is asked ever more seldom, too.
     """
-    if asked >= PROBES[-1]:
+    if asked >= HOUR:
         asked = max(asked, min(asked * (probes + 1), LONGEST_PROBE))
-    return max(step(PROBES, probes, rnd), asked)
+    return max(step(steps, probes, rnd), asked)
 
 
 def later(asked: float, rnd: Callable[[], float] = random.random) -> float:

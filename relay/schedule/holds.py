@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from relay import events
 from relay.errors import SpoolError
 from relay.message import Outcome, Scope
-from relay.schedule.backoff import next_probe
+from relay.schedule.backoff import PROBES, next_probe
 from relay.schedule.lane import Lane
 from relay.spool.contract import Claim, Hold
 
@@ -107,7 +107,7 @@ class Holds:
             evidence=str(outcome.reply or "")[:500],
             since=before.since if before else now,
             probes=probes,
-            next_probe=now + next_probe(probes, outcome.wait or 0.0),
+            next_probe=now + next_probe(PROBES, probes, outcome.wait or 0.0),
             at_login=at_login,
         )
         self._put(lane, hold)
@@ -205,7 +205,7 @@ class Holds:
             return
         now = self._scheduler.clock.now()
         lane.upstream.probing = lane.upstream.hold is not None
-        later = dataclasses.replace(hold, next_probe=now + next_probe(hold.probes, 0.0))
+        later = dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0))
         self._put(lane, later)
 
     def probed(self, lane: Lane) -> None:
@@ -225,7 +225,7 @@ class Holds:
         for hold in list(lane.held_senders.values()):
             if hold.next_probe is None or now < hold.next_probe:
                 continue
-            self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(hold.probes, 0.0)))
+            self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0)))
             self._tried.add(hold.key)
             await self._scheduler.spool.release_key(hold.key, now, limit=1)
             lane.may_have_work = True

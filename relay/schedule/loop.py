@@ -437,7 +437,6 @@ class Scheduler:
                 await self.holds.impose(lane, dataclasses.replace(outcome, scope=Scope.LANE), claim=claim)
                 return
 
-
     def _slow_down(self, lane: Lane, trouble: Outcome) -> None:
         """A throttling reply slows its mailbox; one about the tenant slows every mailbox (facts 3.2: 5.7.233)."""
         now, wait = self.clock.now(), trouble.wait if trouble.wait is not None else 60.0

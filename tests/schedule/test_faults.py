@@ -9,7 +9,7 @@ import pytest
 
 from relay.errors import SpoolBusy
 from relay.message import Outcome, Reply, Report, Result, Scope
-from relay.schedule import backoff, carrier, holds, loop
+from relay.schedule import carrier, holds, loop
 from relay.spool.contract import Filter
 from tests.fakes.courier import SENT
 from tests.fakes.spool import LANE, accept
@@ -124,7 +124,7 @@ async def test_a_probe_that_fails_lets_another_message_be_the_next(house):
 
 
 async def test_a_denied_sender_is_tried_again_by_itself(house, monkeypatch):
-    monkeypatch.setattr(backoff, "PROBES", (0.02,))
+    monkeypatch.setattr(holds, "PROBES", (0.02,))
     h = await house()
     h.courier.answer = lambda claim: Report({"anna@example.net": DENIED}, DENIED)
     for _ in range(3):

@@ -9,7 +9,7 @@ import pytest
 
 from relay.clock import SystemClock
 from relay.message import Outcome, Reply, Report, Result, Scope
-from relay.schedule import backoff, lane
+from relay.schedule import holds, lane
 from relay.schedule.loop import Scheduler
 from relay.spool.contract import Filter
 from relay.spool.sqlite import SqliteSpool
@@ -211,7 +211,7 @@ async def test_a_wrong_secret_holds_the_upstream_and_a_reload_tries_at_once(hous
 
 
 async def test_a_hold_is_probed_by_itself_ever_more_seldom(house, monkeypatch):
-    monkeypatch.setattr(backoff, "PROBES", (0.02,))
+    monkeypatch.setattr(holds, "PROBES", (0.02,))
     h = await house()
     h.courier.refuse = WRONG_SECRET
     await accept(h.spool)
