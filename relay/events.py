@@ -6,6 +6,7 @@ secret is ever passed in. The same ``id`` runs through all events of one message
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -21,6 +22,13 @@ def _nowhere(level: str, event: str, fields: Mapping[str, object]) -> None:
 
 
 _sink: Sink = _nowhere
+counts: Counter[str] = Counter()
+"""How often each event happened in this process, whatever the log's level: the metrics are made of it."""
+
+
+def _tell(level: str, event: str, fields: Mapping[str, object]) -> None:
+    counts[event] += 1
+    _sink(level, event, fields)
 
 
 def plug(sink: Sink | None) -> None:
@@ -33,33 +41,33 @@ def accepted(
     *, id: str, client: str, sender: str, recipients: int, size: int, lane: str, **more: object
 ) -> None:
     """A message is durable and was (or is about to be) answered with 250."""
-    _sink("info", "accepted", {"id": id, "client": client, "sender": sender, "recipients": recipients,
+    _tell("info", "accepted", {"id": id, "client": client, "sender": sender, "recipients": recipients,
                                "size": size, "lane": lane, **more})  # fmt: skip
 
 
 def rejected(*, client: str, phase: str, reply: str, reason: str, **more: object) -> None:
     """A client was refused something: connection, AUTH, MAIL, RCPT or the message."""
-    _sink("info", "rejected", {"client": client, "phase": phase, "reply": reply, "reason": reason, **more})
+    _tell("info", "rejected", {"client": client, "phase": phase, "reply": reply, "reason": reason, **more})
 
 
 def connection(*, client: str, what: str, **more: object) -> None:
     """Something about a connection worth a line: probe, TLS failure, time-out, protocol misuse (debug)."""
-    _sink("debug", "connection", {"client": client, "what": what, **more})
+    _tell("debug", "connection", {"client": client, "what": what, **more})
 
 
 def attempted(*, id: str, lane: str, **more: object) -> None:
     """A submission starts."""
-    _sink("debug", "attempted", {"id": id, "lane": lane, **more})
+    _tell("debug", "attempted", {"id": id, "lane": lane, **more})
 
 
 def delivered(*, id: str, lane: str, recipients: int, reply: str, **more: object) -> None:
     """Exchange accepted it."""
-    _sink("info", "delivered", {"id": id, "lane": lane, "recipients": recipients, "reply": reply, **more})
+    _tell("info", "delivered", {"id": id, "lane": lane, "recipients": recipients, "reply": reply, **more})
 
 
 def deferred(*, id: str, lane: str, reason: str, next_attempt: str, **more: object) -> None:
     """A temporary refusal; it will be tried again."""
-    _sink(
+    _tell(
         "warning",
         "deferred",
         {"id": id, "lane": lane, "reason": reason, "next_attempt": next_attempt, **more},
@@ -68,45 +76,45 @@ def deferred(*, id: str, lane: str, reason: str, next_attempt: str, **more: obje
 
 def held(*, lane: str, scope: str, reason: str, remedy: str, evidence: str, **more: object) -> None:
     """A lane, sender or upstream is held until somebody mends it."""
-    _sink("error", "held", {"lane": lane, "scope": scope, "reason": reason, "remedy": remedy,
+    _tell("error", "held", {"lane": lane, "scope": scope, "reason": reason, "remedy": remedy,
                             "evidence": evidence, **more})  # fmt: skip
 
 
 def released(*, lane: str, scope: str, why: str, **more: object) -> None:
     """A hold ended."""
-    _sink("info", "released", {"lane": lane, "scope": scope, "why": why, **more})
+    _tell("info", "released", {"lane": lane, "scope": scope, "why": why, **more})
 
 
 def failed(*, id: str, lane: str, reason: str, recipients: int, **more: object) -> None:
     """Refused for good, or too old."""
-    _sink("warning", "failed", {"id": id, "lane": lane, "reason": reason, "recipients": recipients, **more})
+    _tell("warning", "failed", {"id": id, "lane": lane, "reason": reason, "recipients": recipients, **more})
 
 
 def uncertain(*, id: str, lane: str, why: str, **more: object) -> None:
     """The message may have been delivered already; it is sent again (or held) with the same Message-ID."""
-    _sink("warning", "uncertain", {"id": id, "lane": lane, "why": why, **more})
+    _tell("warning", "uncertain", {"id": id, "lane": lane, "why": why, **more})
 
 
 def login(*, lane: str, transport: str, host: str, **more: object) -> None:
     """A connection to Exchange is authenticated."""
-    _sink("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
+    _tell("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
 
 
 def notified(*, id: str, kind: str, to: str, **more: object) -> None:
     """A notice about a message is on its way: of a failure, a delay, or of being held too long."""
-    _sink("info", "notified", {"id": id, "kind": kind, "to": to, **more})
+    _tell("info", "notified", {"id": id, "kind": kind, "to": to, **more})
 
 
 def trouble(*, where: str, what: str, remedy: str = "", **more: object) -> None:
     """Something of ours went wrong that is not about one message."""
-    _sink("error", "trouble", {"where": where, "what": what, "remedy": remedy, **more})
+    _tell("error", "trouble", {"where": where, "what": what, "remedy": remedy, **more})
 
 
 def advice(*, where: str, what: str, remedy: str = "", **more: object) -> None:
     """Something works but an administrator should know: a plain secret, a readable file, a key of a later release."""
-    _sink("warning", "advice", {"where": where, "what": what, "remedy": remedy, **more})
+    _tell("warning", "advice", {"where": where, "what": what, "remedy": remedy, **more})
 
 
 def notice(*, what: str, **more: object) -> None:
     """The daemon's own news: started, listening, reloaded, stopping."""
-    _sink("info", "notice", {"what": what, **more})
+    _tell("info", "notice", {"what": what, **more})

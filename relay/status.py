@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relay import __version__
+from relay import __version__, events
 from relay.errors import TokenError
 from relay.schedule.telling import iso
 from relay.settings import Certificate, ClientSecret, ManagedIdentity, Settings, Upstream
@@ -15,6 +15,9 @@ from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.contract import TokenState
 from relay.tokens.credentials import expires
+
+COUNTED = ("accepted", "rejected", "delivered", "deferred", "held", "failed", "uncertain", "notified")
+"""Events whose number since the start is part of the report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ async def report(
         ],
         "tokens": token_rows(tokens),
         "credentials": await asyncio.to_thread(lambda: [credential_row(one) for one in settings.upstreams]),
+        "counters": {name: events.counts[name] for name in COUNTED},
         "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
     }
 

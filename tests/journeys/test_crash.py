@@ -65,5 +65,6 @@ def test_a_lost_reply_after_the_final_dot_is_reported_and_sent_again(fast, fast_
     arrived = fast.arrived(2)
     assert [one["message_id"] for one in arrived] == ["<1@legacy.local>"] * 2
     assert len(fast_relay.events("uncertain")) == 1
+    assert fast_relay.status()["counters"]["uncertain"] == 1
     (trace,) = relay_trace(fast_relay, "<1@legacy.local>")
     assert "uncertain" in [event["event"] for event in trace["events"]]
