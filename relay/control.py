@@ -55,11 +55,9 @@ class ControlServer:
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
         if _HAS_UNIX:
-            before = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(self._serve, self._path, limit=_LONGEST_LINE)
-            finally:
-                os.umask(before)
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=_private_socket(self._path), limit=_LONGEST_LINE
+            )
             return
         self._key = secrets.token_hex(16)
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=_LONGEST_LINE)
@@ -95,6 +93,21 @@ class ControlServer:
             return {"ok": True, "data": await self._answer(str(request.pop("do", "")), request)}
         except RelayError as error:
             return {"ok": False, "error": str(error), "remedy": error.remedy}
+
+
+def _private_socket(path: Path) -> socket.socket:
+    """A Unix socket that only our account may open: nobody can connect before it listens, and it listens only then.
+
+    So the umask, which is the whole process's (SQLite may be making a file at this moment), is left alone.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from relay.cli.acting import UNFINISHED, Done, act
 from relay.cli.options import AsJson, ConfigPath, moment_before, settings_of, usage
 from relay.cli.output import (
     JsonList,
@@ -23,15 +24,16 @@ from relay.cli.output import (
 from relay.cli.shapes import message_shape
 from relay.cli.spooled import PAGE, pages, wake, with_spool
 from relay.logs import visible
-from relay.spool.contract import Changed, Filter, MessageView
+from relay.spool.contract import Filter, MessageView
 
 if TYPE_CHECKING:
     from relay.cli.export import Exported
     from relay.spool.contract import Spool
 
-STATES = ("queued", "active", "deferred", "held")
-LISTED = 1000
+LISTED = 100
 """Messages that `list` shows a person without ``--limit``."""
+COUNTED = 10_000
+"""Messages beyond those shown that `list` counts one by one, where no sum is at hand."""
 
 queue_app = typer.Typer(help="See and steer what is queued.", no_args_is_help=True)
 
@@ -43,8 +45,12 @@ InState = Annotated[
     str | None, typer.Option("--state", metavar="STATE", help="queued, active, deferred or held.")
 ]
 InLane = Annotated[str | None, typer.Option("--lane", help="A lane (upstream/mailbox), or a mailbox.")]
-OfSender = Annotated[str | None, typer.Option("--sender", help="The sender that the client used.")]
-ToRecipient = Annotated[str | None, typer.Option("--recipient", help="One of the recipients.")]
+OfSender = Annotated[
+    str | None, typer.Option("--sender", help="Envelope sender or From: an address, @domain, or a part.")
+]
+ToRecipient = Annotated[
+    str | None, typer.Option("--recipient", help="One recipient: an address, @domain, or a part.")
+]
 OlderThan = Annotated[
     str | None, typer.Option("--older-than", metavar="DURATION", help="Such as 30s, 5m, 4h, 5d.")
 ]
@@ -61,11 +67,21 @@ def _filter(
     older_than: str | None,
     reason: str | None,
 ) -> Filter:
-    if state is not None and state not in STATES:
-        usage(f"--state is one of {', '.join(STATES)}, not {visible(state)}")
+    _not_empty(
+        state=state, lane=lane, sender=sender, recipient=recipient, older_than=older_than, reason=reason
+    )
+    if state is not None and state not in UNFINISHED:
+        usage(f"--state is one of {', '.join(UNFINISHED)}, not {visible(state)}")
     before = None if older_than is None else moment_before(older_than)
     names = tuple(dict.fromkeys(one.upper() for one in ids or ()))
     return Filter(names, state, lane, sender, recipient, before, reason)
+
+
+def _not_empty(**given: str | None) -> None:
+    """An empty value would match everything, and it is most often a script's variable that was never set."""
+    for name, value in given.items():
+        if value is not None and not value.strip():
+            usage(f"--{name.replace('_', '-')} is empty; leave it out to mean every message")
 
 
 @queue_app.command("list")
@@ -77,7 +93,12 @@ def list_(
     recipient: ToRecipient = None,
     older_than: OlderThan = None,
     reason: ForReason = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="At most so many; 0: all. Without it 100, and all with --json.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List unfinished messages, oldest first."""
@@ -90,22 +111,34 @@ def list_(
 
 async def _json_list(spool: Spool, wanted: Filter, limit: int | None) -> None:
     out = JsonList()
-    async for page in pages(spool, wanted, limit):
+    async for page in pages(spool, wanted, limit or None):
         out.add(message_shape(view) for view in page)
     out.end()
 
 
 async def _list(spool: Spool, wanted: Filter, limit: int | None) -> None:
-    bound = limit or LISTED
-    found = [view async for page in pages(spool, wanted, bound + 1) for view in page]
+    bound = LISTED if limit is None else limit or None
+    found = [view async for page in pages(spool, wanted, bound) for view in page]
     if not found:
         say("No message is waiting." if wanted == Filter() else "No message matches.")
         return
     now = time.time()
     columns = ("id", "age", "state", "sender", "recipients", "size", "tries", "next try", "subject", "reason")
-    show_table("", columns, [_row(view, now) for view in found[:bound]], right=("age", "size", "tries"))
-    if len(found) > bound:
-        say(f"Only the oldest {bound} are shown; --limit shows more.")
+    show_table("", columns, [_row(view, now) for view in found], right=("age", "size", "tries"))
+    if len(found) == bound and (more := await _beyond(spool, wanted, found)):
+        say(f"These are the oldest {bound}; {more} more. See them with --limit N, or --limit 0 for all.")
+
+
+async def _beyond(spool: Spool, wanted: Filter, found: list[MessageView]) -> str:
+    """How many match besides those found; empty for none."""
+    if wanted == Filter():
+        lanes = await spool.lanes()
+        more = sum(one.queued + one.active + one.deferred + one.held for one in lanes) - len(found)
+    else:
+        more = sum([len(page) async for page in pages(spool, wanted, COUNTED, after=found[-1].id)])
+        if more >= COUNTED:
+            return f"at least {more}"
+    return str(more) if more > 0 else ""
 
 
 def _row(view: MessageView, now: float) -> tuple[str, ...]:
@@ -190,13 +223,14 @@ def _acts(
     settings = settings_of(config)
     if not wanted.ids and not yes:
         _confirm(verb, with_spool(settings, lambda spool: spool.find(wanted, limit=PAGE)))
-    changed = with_spool(settings, lambda spool: spool.operate(verb, wanted, time.time()))
-    wake(settings, changed.lanes)
-    _summarise(verb, changed, as_json)
-    if len(wanted.ids) > changed.matched:
-        say(f"relay: {len(wanted.ids) - changed.matched} of the ids are not messages here")
+    done = with_spool(settings, lambda spool: act(spool, verb, wanted))
+    answered = done.tells and wake(settings, done.lanes)
+    _summarise(done, answered, as_json)
+    matched = done.changed.matched
+    if len(wanted.ids) > matched:
+        say(f"relay: {len(wanted.ids) - matched} of the ids are not messages here")
         raise typer.Exit(1)
-    if verb == "delete" and changed.changed < changed.matched:
+    if verb == "delete" and done.changed.changed < matched:
         raise typer.Exit(1)
 
 
@@ -222,15 +256,16 @@ def _has_person() -> bool:
     return sys.stdin.isatty()
 
 
-def _summarise(verb: str, changed: Changed, as_json: bool) -> None:
+def _summarise(done: Done, answered: bool, as_json: bool) -> None:
+    changed = done.changed
     if as_json:
         emit_json({"matched": changed.matched, "changed": changed.changed})
         return
-    say(f"{verb}: {changed.matched} matched, {changed.changed} changed")
-    if verb == "release" and changed.lanes:
+    say(f"{done.verb}: {changed.matched} matched, {changed.changed} changed")
+    if done.verb == "release" and changed.lanes:
         say(f"Tried again: {visible(', '.join(changed.lanes))}")
-    elif changed.changed < changed.matched:
-        say("The others are being submitted at this moment, or were so already.")
+    for sentence in done.sentences(answered=answered):
+        say(sentence)
 
 
 def _add_verb(verb: str, what: str) -> None:

@@ -42,9 +42,10 @@ def with_spool(settings: Settings, work: Callable[[Spool], Awaitable[T]]) -> T:
     return asyncio.run(whole())
 
 
-async def pages(spool: Spool, wanted: Filter, limit: int | None = None) -> AsyncIterator[list[MessageView]]:
-    """All messages of a filter (``limit`` at most), oldest first, a page at a time."""
-    after: str | None = None
+async def pages(
+    spool: Spool, wanted: Filter, limit: int | None = None, *, after: str | None = None
+) -> AsyncIterator[list[MessageView]]:
+    """All messages of a filter (``limit`` at most, beyond the id ``after``), oldest first, a page at a time."""
     left = limit
     while left is None or left > 0:
         page = await spool.find(wanted, limit=PAGE if left is None else min(PAGE, left), after=after)
@@ -55,14 +56,16 @@ async def pages(spool: Spool, wanted: Filter, limit: int | None = None) -> Async
         left = None if left is None else left - len(page)
 
 
-def wake(settings: Settings, lanes: Iterable[str]) -> None:
-    """Tell a running daemon that these lanes have work; a stopped one sees it at its start."""
+def wake(settings: Settings, lanes: Iterable[str]) -> bool:
+    """Tell a running daemon to look again at holds and at these lanes. False when none answers.
+
+    A stopped one sees it at its start. It is told even when nothing changed in the spool: it may know a hold that
+    the spool could not write down yet.
+    """
     from relay.control import ask
 
-    names = sorted(lanes)
-    if not names:
-        return
     try:
-        ask(settings, "wake", lanes=names)
+        ask(settings, "wake", lanes=sorted(lanes))
     except ControlError:
-        return
+        return False
+    return True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli.options import AsJson, ConfigPath, settings_of
+from relay.cli.options import AsJson, ConfigPath, settings_of, usage
 from relay.cli.output import emit_json, local, say
 from relay.cli.shapes import trace_shape
 from relay.cli.spooled import with_spool
@@ -23,13 +23,15 @@ def add_command(app: typer.Typer) -> None:
 
 def trace(
     text: Annotated[
-        str, typer.Argument(metavar="TEXT", help="An id, or a Message-ID, sender or recipient (part).")
+        str, typer.Argument(metavar="TEXT", help="An id, or a Message-ID, sender, From or recipient (part).")
     ],
     limit: Annotated[int, typer.Option(min=1, help="At most so many messages, the newest.")] = 100,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what happened to messages: by id, Message-ID, sender or recipient; newest first."""
+    if not text.strip():
+        usage("nothing to look for: give an id, or a part of a Message-ID, sender or recipient")
     found = with_spool(settings_of(config), lambda spool: spool.trace(text, limit=limit))
     if as_json:
         emit_json([trace_shape(one) for one in found])

@@ -16,13 +16,15 @@ from relay.deliver.session import Features, Session, features_of
 from relay.deliver.tunnel import proxy_name, tunnel
 from relay.deliver.wire import Wire
 from relay.errors import TokenError
-from relay.message import Outcome, Result, Scope, Trouble
+from relay.message import Outcome, Reply, Result, Scope, Trouble
 from relay.settings import Upstream
 from relay.tokens.contract import Resource, Token, TokenSource
 
 FRESH_TOKEN_HELPS = frozenset({"authentication-refused"})
 """Only the catch-all 535 may be cured by another token; the others name a switch that no token moves."""
 MOST_CHALLENGES = 3
+MOST_WORDS = 300
+"""Characters of Entra ID's own words that are kept."""
 PIECE = re.compile(r"[A-Za-z0-9+/=._~-]{12,}")
 """What a piece of a token, or of its base64, looks like."""
 
@@ -67,9 +69,13 @@ async def _token(door: Door) -> Token:
 
 
 def token_outcome(error: TokenError) -> Outcome:
-    """No token: the whole upstream waits, or is held when waiting cannot help."""
+    """No token: the whole upstream waits, or is held when waiting cannot help.
+
+    Entra ID's own words (its AADSTS number) go along as a reply without a code: they are no SMTP reply.
+    """
     result = Result.DEFERRED if error.temporary else Result.HELD
-    return Outcome(result, Scope.UPSTREAM, None, str(error), error.remedy, error.code, counts=False)
+    said = Reply(0, "", error.evidence[:MOST_WORDS]) if error.evidence else None
+    return Outcome(result, Scope.UPSTREAM, said, str(error), error.remedy, error.code, counts=False)
 
 
 def xoauth2(mailbox: str, token: str) -> bytes:
@@ -105,7 +111,9 @@ class Login:
             await self._authenticate(wire, features, token)
         except SMTPResponseException as refusal:
             self._drop()
-            said = SMTPResponseException(refusal.code, without_token(refusal.message, self._mailbox, token.value))
+            said = SMTPResponseException(
+                refusal.code, without_token(refusal.message, self._mailbox, token.value)
+            )
             raise Trouble(judge_error(self._phase, said, self._names)) from said
         except (SMTPException, OSError, Fallen) as error:
             self._drop()

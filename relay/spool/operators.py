@@ -9,18 +9,22 @@ from typing import Any
 
 from relay.errors import SpoolError
 from relay.spool import ids
-from relay.spool.contract import Filter, MessageView, RecipientView, Trace, TraceEvent, lane_parts
+from relay.spool.contract import Filter, Hold, MessageView, RecipientView, Trace, TraceEvent, lane_parts
 from relay.spool.delivery import delete, marks
+from relay.spool.holding import all_holds
 from relay.spool.records import (
     ACTIVE,
     DEFERRED,
     DONE,
     FAILED,
+    FROM_MATCHES,
     HELD,
+    HELD_LANE,
     QUEUED,
     SENT,
     STATES,
     add_event,
+    like,
     where,
 )
 from relay.spool.states import State
@@ -39,8 +43,8 @@ def find(connection: sqlite3.Connection, wanted: Filter, limit: int, after: int)
         [after, *values, limit],
     ).fetchall()
     people = _recipients(connection, [row[0] for row in rows])
-    reasons = _lane_reasons(connection) if any(row[14] for row in rows) else {}
-    return [_view(row, people.get(row[0], []), reasons) for row in rows]
+    holds = _lane_holds(connection) if any(row[14] for row in rows) else {}
+    return [_view(row, people.get(row[0], []), holds) for row in rows]
 
 
 def _recipients(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, list[tuple[Any, ...]]]:
@@ -56,20 +60,22 @@ def _recipients(connection: sqlite3.Connection, numbers: list[int]) -> dict[int,
     return found
 
 
-def _lane_reasons(connection: sqlite3.Connection) -> dict[str, tuple[str, str]]:
-    rows = connection.execute("SELECT key, reason, remedy FROM hold WHERE scope IN ('lane', 'upstream')")
-    return {key: (reason, remedy) for key, reason, remedy in rows}
+def _lane_holds(connection: sqlite3.Connection) -> dict[str, Hold]:
+    """Holds that stop whole lanes, by lane or upstream name."""
+    return {hold.key: hold for hold in all_holds(connection) if hold.scope in ("lane", "upstream")}
 
 
-def _view(
-    row: tuple[Any, ...], people: list[tuple[Any, ...]], reasons: dict[str, tuple[str, str]]
-) -> MessageView:
+def _hold_of(lane: str, holds: dict[str, Hold]) -> Hold | None:
+    return holds.get(lane) or holds.get(lane_parts(lane)[0])
+
+
+def _view(row: tuple[Any, ...], people: list[tuple[Any, ...]], holds: dict[str, Hold]) -> MessageView:
     (number, received, state, client, sender, lane, message_id, subject, size, attempts, due, reason, remedy,
      details, lane_held) = row  # fmt: skip
     shown = _shown_state(state, bool(lane_held), people)
-    upstream, mailbox = lane_parts(lane)
-    if lane_held and state in (QUEUED, DEFERRED):
-        reason, remedy = reasons.get(lane) or reasons.get(upstream) or (reason, remedy)
+    hold = _hold_of(lane, holds) if lane_held and state in (QUEUED, DEFERRED) else None
+    if hold is not None:
+        reason, remedy = hold.reason, hold.remedy
     user = json.loads(details)["c"][2]
     return MessageView(
         id=ids.show(number),
@@ -77,7 +83,7 @@ def _view(
         state=shown,
         client=f"{client} ({user})" if user else client,
         sender=sender,
-        mailbox=mailbox,
+        mailbox=lane_parts(lane)[1],
         lane=lane,
         message_id=message_id,
         subject=subject,
@@ -91,7 +97,7 @@ def _view(
                 address,
                 State(shown) if s in (QUEUED, DEFERRED, HELD) and state != DONE else STATES[s],
                 code,
-                text,
+                text or (hold.evidence if hold is not None and s == QUEUED else ""),
             )
             for _, address, s, code, text in people
         ),
@@ -126,16 +132,29 @@ def matching(connection: sqlite3.Connection, wanted: Filter, after: int) -> list
     ).fetchall()
 
 
+def count_release(connection: sqlite3.Connection, wanted: Filter) -> tuple[int, int]:
+    """Messages of a filter, and those of them that nothing but a hold of their lane or upstream keeps."""
+    condition, values = where(wanted)
+    row = connection.execute(
+        f"SELECT count(*), coalesce(sum(m.state IN (0, 2) AND {HELD_LANE}), 0)"
+        f" FROM message m JOIN lane l ON l.id = m.lane WHERE {condition}",
+        values,
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
 def _retry(connection: sqlite3.Connection, number: int, state: int, now_ms: int) -> bool:
     """Due now; a failed message whose content is still here starts again for its failed recipients."""
     if state == DONE:
         return _revive(connection, number, now_ms)
+    if state == HELD:
+        return _release(connection, number, state, now_ms)
+    if state == ACTIVE:
+        return False
     if state == DEFERRED:
         connection.execute("UPDATE message SET due = ? WHERE id = ?", (now_ms, number))
-    elif state == HELD:
-        return _release(connection, number, state, now_ms)
     add_event(connection, number, "retried", {"by": "operator"})
-    return state in (QUEUED, DEFERRED)
+    return True
 
 
 def _revive(connection: sqlite3.Connection, number: int, now_ms: int) -> bool:
@@ -238,31 +257,37 @@ def operate_step(
     return changed, lanes
 
 
+_TRACED = (
+    "(m.message_id LIKE ?1 ESCAPE '!' OR m.sender LIKE ?1 ESCAPE '!'"
+    f" OR {FROM_MATCHES.format(value='?1')}"
+    " OR m.id IN (SELECT message FROM recipient WHERE address LIKE ?1 ESCAPE '!'))"
+)
+
+
 def trace(connection: sqlite3.Connection, text: str, limit: int) -> list[Trace]:
-    """Messages by id, Message-ID, sender or recipient, newest first; a scan, since nobody waits for it but a person."""
-    number = ids.read(text.strip())
-    columns = (
-        "m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject,"
-        " l.held_since IS NOT NULL"
-    )
-    if number is not None:
-        rows = connection.execute(
-            f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id = ?",
-            (number,),
-        ).fetchall()
-    else:
-        like = "%" + text.strip("<> ").replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
-        rows = connection.execute(
-            f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.message_id LIKE ?1 ESCAPE '!'"
-            " OR m.sender LIKE ?1 ESCAPE '!' OR m.details LIKE ?1 ESCAPE '!' OR m.id IN"
-            " (SELECT message FROM recipient WHERE address LIKE ?1 ESCAPE '!') ORDER BY m.id DESC LIMIT ?2",
-            (like, limit),
-        ).fetchall()
+    """Messages by id, Message-ID, sender, From or recipient, newest first.
+
+    A scan, since nobody waits for it but a person. ``<>`` means the null sender.
+    """
+    number, bare = ids.read(text.strip()), text.strip().strip("<> ")
+    values: list[Any] = [number] if number is not None else [like(bare)] if bare else []
+    condition = "m.id = ?" if number is not None else _TRACED if bare else "m.sender = ''"
+    rows = connection.execute(
+        "SELECT m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject,"
+        f" {HELD_LANE} FROM message m JOIN lane l ON l.id = m.lane WHERE {condition} ORDER BY m.id DESC LIMIT ?",
+        [*values, limit],
+    ).fetchall()
     people = _recipients(connection, [row[0] for row in rows])
-    return [_trace(connection, row, people.get(row[0], [])) for row in rows]
+    holds = _lane_holds(connection) if any(row[10] for row in rows) else {}
+    return [_trace(connection, row, people.get(row[0], []), holds) for row in rows]
 
 
-def _trace(connection: sqlite3.Connection, row: tuple[Any, ...], people: list[tuple[Any, ...]]) -> Trace:
+def _trace(
+    connection: sqlite3.Connection,
+    row: tuple[Any, ...],
+    people: list[tuple[Any, ...]],
+    holds: dict[str, Hold],
+) -> Trace:
     number, message_id, state, sender, received, client, lane, packed, size, subject, lane_held = row
     details = json.loads(packed)
     first = {
@@ -282,6 +307,10 @@ def _trace(connection: sqlite3.Connection, row: tuple[Any, ...], people: list[tu
         "SELECT at, event, fields FROM event WHERE message = ? ORDER BY at", (number,)
     ):
         events.append(TraceEvent(at / 1e6, event, json.loads(fields)))
+    hold = _hold_of(lane, holds) if lane_held and state in (QUEUED, DEFERRED) else None
+    if hold is not None:
+        events.append(_kept(hold, max(hold.since, received / 1000)))
+        events.sort(key=lambda event: event.time)
     return Trace(
         id=ids.show(number),
         message_id=message_id,
@@ -290,3 +319,11 @@ def _trace(connection: sqlite3.Connection, row: tuple[Any, ...], people: list[tu
         recipients=tuple(person[1] for person in people),
         events=tuple(events),
     )
+
+
+def _kept(hold: Hold, since: float) -> TraceEvent:
+    """What keeps a message of a held lane, while it does: the hold is the lane's, so no row of the message says it."""
+    fields = {"by": f"{hold.scope} {hold.key}", "reason": hold.reason, "remedy": hold.remedy}
+    if hold.evidence:
+        fields["reply"] = hold.evidence
+    return TraceEvent(since, "held", fields)

@@ -115,9 +115,31 @@ def add_event(connection: sqlite3.Connection, message: int, event: str, fields: 
     )
 
 
-def _like(text: str) -> str:
+def like(text: str) -> str:
     """A LIKE pattern for a part of a text, taken literally (with ESCAPE '!')."""
     return "%" + text.replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
+
+
+def address_pattern(text: str) -> str:
+    """The LIKE pattern for what an operator writes to mean addresses; LIKE takes ASCII letters without their case.
+
+    ``anna@example.com`` means exactly that address, so that whoever deletes the mail of one person never deletes
+    that of `susanna@example.com`; ``@example.com`` means all of that domain; anything else is a part.
+    ``<>`` is the null sender, and angle brackets around an address are no part of it.
+    """
+    bare = text.strip()
+    if bare.startswith("<") and bare.endswith(">"):
+        bare = bare[1:-1]
+        if not bare:
+            return ""
+    pattern = like(bare)
+    if bare.startswith("@"):
+        return pattern[:-1]
+    return pattern[1:-1] if "@" in bare[1:-1] else pattern
+
+
+FROM_MATCHES = "EXISTS (SELECT 1 FROM json_each(m.details, '$.f') f WHERE f.value LIKE {value} ESCAPE '!')"
+"""Whether one of the addresses of a message's From field(s) is like ``{value}``, a parameter's mark."""
 
 
 HELD_LANE = "l.held_since IS NOT NULL"
@@ -150,26 +172,23 @@ def where(wanted: Filter) -> tuple[str, list[Any]]:
         part, more = _state_condition(wanted.state)
         add(part, *more)
     if wanted.lane is not None:
-        add("(l.name = ? OR l.name LIKE ? ESCAPE '!')", wanted.lane, _like("/" + wanted.lane.lower())[:-1])
+        add("(l.name = ? OR l.name LIKE ? ESCAPE '!')", wanted.lane, like("/" + wanted.lane.lower())[:-1])
     if wanted.sender is not None:
-        add(
-            "(m.sender LIKE ? ESCAPE '!' OR m.details LIKE ? ESCAPE '!')",
-            _like(wanted.sender),
-            _like(wanted.sender),
-        )
+        pattern = address_pattern(wanted.sender)
+        add(f"(m.sender LIKE ? ESCAPE '!' OR {FROM_MATCHES.format(value='?')})", pattern, pattern)
     if wanted.recipient is not None:
         add(
             "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.address LIKE ? ESCAPE '!')",
-            _like(wanted.recipient),
+            address_pattern(wanted.recipient),
         )
     if wanted.older_than is not None:
         add("m.received < ?", ms(wanted.older_than))
     if wanted.reason is not None:
         add(
-            "(m.reason LIKE ? ESCAPE '!' OR EXISTS (SELECT 1 FROM hold h WHERE h.reason LIKE ? ESCAPE '!' AND"
-            " ((h.scope = 'lane' AND h.key = l.name) OR"
-            " (h.scope = 'upstream' AND substr(l.name, 1, length(h.key) + 1) = h.key || '/'))))",
-            _like(wanted.reason),
-            _like(wanted.reason),
+            "(m.reason LIKE ? ESCAPE '!' OR (m.state IN (0, 2) AND EXISTS (SELECT 1 FROM hold h"
+            " WHERE h.reason LIKE ? ESCAPE '!' AND ((h.scope = 'lane' AND h.key = l.name) OR"
+            " (h.scope = 'upstream' AND substr(l.name, 1, length(h.key) + 1) = h.key || '/')))))",
+            like(wanted.reason),
+            like(wanted.reason),
         )
     return " AND ".join(parts), values

@@ -308,8 +308,11 @@ class SqliteSpool:
 
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
         matched = changed = start = 0
+        found: int | None = None
         lanes: set[str] = set()
         if verb == "release" and not wanted.ids:
+            # counted before: afterwards the state and the reason by which mail of a held lane matched are gone
+            found, changed = await self._read(lambda c: operators.count_release(c, wanted))
             lanes |= await self._release_holds(wanted, now)
         while rows := await self._matching(wanted, start):
             matched += len(rows)
@@ -318,7 +321,7 @@ class SqliteSpool:
             changed += len(numbers)
             lanes |= touched
         self._wake(*sorted(lanes))
-        return Changed(matched, changed, tuple(sorted(lanes)))
+        return Changed(matched if found is None else found, changed, tuple(sorted(lanes)))
 
     async def _matching(self, wanted: Filter, start: int) -> list[tuple[int, int]]:
         return await self._read(lambda c: operators.matching(c, wanted, start))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
-from relay.message import Result
-from relay.spool.contract import Hold
+import pytest
+
+from relay.message import Outcome, Result, Scope
+from relay.spool.contract import Hold, Settlement
 from tests.cli.kit import LANE, OTHER_LANE, Bench, daemon, put
 
 SHAPE = {
     "id", "received", "state", "client", "sender", "mailbox", "lane", "message_id", "subject", "size", "attempts",
     "next_attempt", "reason", "remedy", "recipients",
 }  # fmt: skip
+HOLD = Hold("lane", LANE, "send-as-denied", "Send As is denied.", "Grant it.", "5.7.60", since=0.0)
 
 
 def test_list_has_the_shape_that_scripts_rely_on(bench: Bench) -> None:
@@ -235,3 +239,196 @@ def test_trace_of_nothing(bench: Bench) -> None:
     result = bench.run("trace", "nobody\x1b@example.com")
     assert (result.exit_code, result.stdout) == (0, "")
     assert json.dumps(result.stderr).count("\\u001b") == 0
+
+
+@pytest.mark.parametrize(
+    "option", ["--sender", "--recipient", "--lane", "--reason", "--state", "--older-than"]
+)
+@pytest.mark.parametrize("value", ["", " "])
+@pytest.mark.parametrize("verb", ["list", "delete", "hold", "release", "retry", "export"])
+def test_an_empty_filter_is_wrong_usage(bench: Bench, verb: str, option: str, value: str) -> None:
+    """A script's variable that was never set does not mean every message."""
+    yes = [] if verb in ("list", "export") else ["--yes"]
+    result = bench.run("queue", verb, option, value, *yes)
+    assert result.exit_code == 2
+    assert f"{option} is empty" in result.stderr
+
+
+def test_what_list_shows_is_what_delete_deletes(bench: Bench) -> None:
+    """An address means that address, @domain the domain, anything else a part: alike for every verb."""
+    anna, susanna = bench.add(to=("anna@example.com",)), bench.add(to=("susanna@example.com",))
+    other = bench.add(to=("anna@example.com.evil.example",))
+    for text, meant in (
+        ("Anna@Example.com", [anna]),
+        ("@example.com", [anna, susanna]),
+        ("anna", [anna, susanna, other]),
+        ("null", []),
+    ):
+        assert [one["id"] for one in bench.json("queue", "list", "--recipient", text)] == meant
+    assert bench.json("queue", "delete", "--recipient", "anna@example.com", "--yes") == {
+        "matched": 1,
+        "changed": 1,
+    }
+    assert [one["id"] for one in bench.json("queue", "list")] == [susanna, other]
+
+
+def test_delete_by_sender_does_not_read_what_is_no_address(bench: Bench) -> None:
+    """`null`, `false` and the listener's address stand in the spool's details, and are no sender."""
+    bench.add()
+    for text in ("null", "false", "127.0.0.1"):
+        assert bench.json("queue", "delete", "--sender", text, "--yes") == {"matched": 0, "changed": 0}
+    assert len(bench.json("queue", "list")) == 1
+
+
+@pytest.mark.parametrize("verb", ["release", "retry"])
+def test_a_running_daemon_hears_even_when_the_spool_did_not_change(bench: Bench, verb: str) -> None:
+    """A hold may be known to the daemon alone; it is told of the lanes that were meant."""
+    name = bench.add()
+    bench.add(lane=OTHER_LANE)
+    with daemon(bench.settings, {"wake": {}}) as asked:
+        assert bench.run("queue", verb, "--lane", "Notifications@contoso.com", "--yes").exit_code == 0
+        assert bench.run("queue", verb, name).exit_code == 0
+        assert bench.run("queue", verb, "--all", "--yes").exit_code == 0
+        assert bench.run("queue", verb, "--lane", "nobody@contoso.com").exit_code == 0
+    assert asked == [
+        ("wake", {"lanes": [LANE]}),
+        ("wake", {"lanes": [LANE]}),
+        ("wake", {"lanes": [LANE, OTHER_LANE]}),
+        ("wake", {"lanes": []}),
+    ]
+
+
+def test_a_verb_that_changed_nothing_wakes_nobody(bench: Bench) -> None:
+    """Holding what is held already is no news for the daemon."""
+    name = bench.add()
+    assert bench.json("queue", "hold", name) == {"matched": 1, "changed": 1}
+    with daemon(bench.settings, {"wake": {}}) as asked:
+        result = bench.run("queue", "hold", name)
+    assert asked == []
+    assert "Held already: 1." in result.stderr
+
+
+def test_release_counts_the_mail_of_a_held_lane(bench: Bench) -> None:
+    """What a lane's hold kept is matched and changed when the hold ends."""
+    bench.add()
+    bench.add()
+    bench.with_spool(lambda spool: spool.hold(HOLD))
+    assert bench.json("queue", "release", "--lane", "notifications@contoso.com", "--yes") == {
+        "matched": 2,
+        "changed": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("hold", "keeper"),
+    [
+        (HOLD, f"lane {LANE}"),
+        (dataclasses.replace(HOLD, scope="upstream", key="Microsoft 365"), "upstream Microsoft 365"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["release", "retry"])
+def test_release_by_id_names_the_hold_that_keeps_it(bench: Bench, verb: str, hold: Hold, keeper: str) -> None:
+    """It says which hold it is, why, and the very command that ends it; nothing about a submission."""
+    name = bench.add()
+    bench.with_spool(lambda spool: spool.hold(hold))
+    result = bench.run("queue", verb, name)
+    assert f"Kept by the hold of {keeper}: {name}." in result.stderr
+    assert "Send As is denied." in result.stderr
+    assert f"relay queue release --lane '{LANE}'" in result.stderr
+    assert "submitted" not in result.stderr
+    assert bench.run("queue", "release", "--lane", LANE).exit_code == 0
+    assert bench.json("queue", "list")[0]["state"] == "queued"
+
+
+def test_release_by_id_names_the_hold_of_its_sender(bench: Bench) -> None:
+    """A message that goes back to the queue while its sender is held would be held again at once."""
+    name = bench.add()
+    hold = dataclasses.replace(HOLD, scope="sender", key=f"{LANE}|erp@contoso.com")
+
+    async def keep(spool) -> None:
+        await spool.hold(hold)
+        (claim,) = await spool.claim(LANE, 1, 4e9)
+        outcome = Outcome(Result.HELD, Scope.SENDER, None, hold.reason, hold.remedy)
+        outcomes = {"ann@example.com": outcome}
+        await spool.settle(Settlement(claim.id, outcomes, hold_key=hold.key, counts=False), 4e9)
+
+    bench.with_spool(keep)
+    result = bench.run("queue", "release", name)
+    assert "1 matched, 1 changed" in result.stderr
+    assert f"Kept by the hold of sender {LANE}|erp@contoso.com: {name}." in result.stderr
+
+
+def test_release_of_what_is_not_held_says_so(bench: Bench) -> None:
+    """Neither a hold nor a submission is made up."""
+    name = bench.add()
+    result = bench.run("queue", "release", name)
+    assert (result.exit_code, "1 matched, 0 changed" in result.stderr) == (0, True)
+    assert f"Not held, but queued: {name}." in result.stderr
+    assert "submitted" not in result.stderr
+    assert "Not held: 1." in bench.run("queue", "release", "--all").stderr
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "delete"])
+@pytest.mark.parametrize("by_id", [True, False])
+def test_only_a_running_daemon_submits(bench: Bench, verb: str, by_id: bool) -> None:
+    """`being submitted` is said of active messages, and only while a daemon answers."""
+    name = bench.add()
+    bench.with_spool(lambda spool: spool.claim(LANE, 1, 4e9))
+    words = ("queue", verb, *([name] if by_id else ["--all"]))
+    stopped = bench.run(*words)
+    assert "1 matched, 0 changed" in stopped.stderr
+    if verb == "retry":
+        with daemon(bench.settings, {"wake": {}}):
+            assert "Being submitted at this moment: 1." in bench.run(*words).stderr
+    assert "at this moment" not in stopped.stderr
+    assert "when the relay stopped: 1" in stopped.stderr
+
+
+def test_a_finished_message_is_called_finished(bench: Bench) -> None:
+    """Delete and retry of what was sent say so, and delete exits 1."""
+    name = bench.add()
+    bench.attempt(LANE, Result.SENT, 250, "OK")
+    gone = bench.run("queue", "delete", name)
+    assert gone.exit_code == 1
+    assert f"{name} is finished: sent." in gone.stderr
+    assert f"{name} is finished: sent." in bench.run("queue", "retry", name).stderr
+
+
+def test_people_see_a_hundred_and_how_many_more(bench: Bench, monkeypatch) -> None:
+    """A long queue does not scroll by; --limit 0 shows all, and scripts get all without asking."""
+    monkeypatch.setattr("relay.cli.queue.LISTED", 3)
+
+    async def fill(spool) -> list[str]:
+        return [await put(spool, subject=f"n{number}") for number in range(7)]
+
+    made = bench.with_spool(fill)
+    for words in ((), ("--sender", "erp@legacy.local")):
+        short = bench.run("queue", "list", *words)
+        assert [name in short.stdout for name in made] == [True] * 3 + [False] * 4
+        assert "the oldest 3; 4 more" in short.stderr
+        whole = bench.run("queue", "list", "--limit", "0", *words)
+        assert all(name in whole.stdout for name in made)
+        assert whole.stderr == ""
+    assert "more" not in bench.run("queue", "list", "--limit", "7").stderr
+    assert len(bench.json("queue", "list")) == len(bench.json("queue", "list", "--limit", "0")) == 7
+
+
+def test_a_very_long_rest_is_not_counted_to_its_end(bench: Bench, monkeypatch) -> None:
+    """With a filter the rest is counted up to a bound."""
+    monkeypatch.setattr("relay.cli.queue.COUNTED", 2)
+
+    async def fill(spool) -> None:
+        for _ in range(5):
+            await put(spool)
+
+    bench.with_spool(fill)
+    result = bench.run("queue", "list", "--limit", "1", "--sender", "erp@legacy.local")
+    assert "the oldest 1; at least 2 more" in result.stderr
+
+
+def test_trace_looks_among_addresses_and_ids_alone(bench: Bench) -> None:
+    """Words of the spool's own bookkeeping find nothing; an empty text is wrong usage."""
+    bench.add()
+    for text in ("null", "false", "127.0.0.1", "Order"):
+        assert bench.json("trace", text) == []
+    assert bench.run("trace", " ").exit_code == 2

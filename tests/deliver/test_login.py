@@ -106,6 +106,22 @@ async def test_no_token(desk: Desk, temporary: bool) -> None:
     assert desk.server.talks == []
 
 
+async def test_what_entra_said_goes_along(desk: Desk) -> None:
+    """Microsoft's own words, with their AADSTS number, are the outcome's reply: shortened, and without an SMTP code."""
+    said = "AADSTS7000222: The provided client secret keys for app '1' are expired. " + "More words. " * 40
+    desk.tokens.error = TokenError("The secret has expired.", code="secret-expired", evidence=said)
+    outcome = await trouble_of(desk)
+    assert outcome.reply is not None
+    assert str(outcome.reply) == said[:300]
+    assert outcome.reply.code == 0
+
+
+async def test_no_words_make_no_reply(desk: Desk) -> None:
+    """A token fault that nobody said anything about has no reply."""
+    desk.tokens.error = TokenError("No network.", code="dns-failure", temporary=True)
+    assert (await trouble_of(desk)).reply is None
+
+
 async def test_untrusted_certificate_holds_the_upstream_and_no_token_travels(make_desk: MakeDesk) -> None:
     """Without the CA in ca_file the handshake fails; nothing can switch that off."""
     desk = make_desk(ca_file=None)

@@ -347,7 +347,7 @@ class SpoolSuite:
         spool = await make()
         ids = [await accept(spool, recipients=(f"r{n}@x.example",)) for n in range(4)]
         now = make.clock.now()
-        assert (await spool.operate("hold", Filter(recipient="r1@"), now)).changed == 1
+        assert (await spool.operate("hold", Filter(recipient="r1@x.example"), now)).changed == 1
         assert [one.id for one in await spool.find(Filter(state="held"))] == [ids[1]]
         assert (await spool.operate("release", Filter(ids=(ids[1],)), now)).changed == 1
         assert await spool.find(Filter(state="held")) == []
@@ -373,6 +373,59 @@ class SpoolSuite:
         await spool.operate("retry", Filter(), now)
         assert len(await spool.claim(LANE, 1, now)) == 1
 
+    async def test_retry_leaves_what_is_being_submitted_alone(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        await claim_one(spool, now)
+        changed = await spool.operate("retry", Filter(), now)
+        assert (changed.matched, changed.changed) == (1, 0)
+        (trace,) = await spool.trace(message_id)
+        assert [event.event for event in trace.events] == ["accepted"]
+
+    @pytest.mark.parametrize("scope", ["lane", "upstream"])
+    @pytest.mark.parametrize(
+        ("wanted", "counted"),
+        [
+            (Filter(), (3, 2)),
+            (Filter(lane="Notifications@contoso.com"), (2, 2)),
+            (Filter(state="held"), (2, 2)),
+            (Filter(reason="IS FULL"), (2, 2)),
+            (Filter(state="active"), (1, 0)),
+        ],
+    )
+    async def test_release_counts_what_a_lanes_hold_kept(self, make, scope, wanted, counted):
+        """Mail of a held lane is held, also for the count of those freed when the hold ends."""
+        spool = await make()
+        await accept(spool, lane=OTHER)
+        await claim_one(spool, make.clock.now(), OTHER)
+        for _ in range(2):
+            await accept(spool)
+        key = LANE if scope == "lane" else "Microsoft 365"
+        await spool.hold(Hold(scope, key, "c", "The mailbox is full", "m", "", make.clock.now()))
+        changed = await spool.operate("release", wanted, make.clock.now())
+        assert (changed.matched, changed.changed) == counted
+        assert {one.state for one in await spool.find(Filter(lane=LANE))} == {"queued"}
+
+    async def test_the_words_behind_a_lanes_hold_are_shown_with_its_mail(self, make):
+        """List and trace show what the server said, though no attempt at this message heard it."""
+        spool = await make()
+        message_id = await accept(spool)
+        said = "AADSTS7000222: The provided client secret keys are expired."
+        since = make.clock.now() + 5
+        await spool.hold(
+            Hold("upstream", "Microsoft 365", "secret-expired", "The secret has expired", "m", said, since)
+        )
+        (view,) = await spool.find(Filter())
+        assert view.recipients[0].text == said
+        (trace,) = await spool.trace(message_id)
+        held = trace.events[-1]
+        assert (held.event, held.fields["reply"]) == ("held", said)
+        assert held.time == pytest.approx(since, abs=0.01)
+        await spool.unhold("upstream", "Microsoft 365", since + 1)
+        (trace,) = await spool.trace(message_id)
+        assert [event.event for event in trace.events] == ["accepted"]
+
     async def test_release_of_a_lane_ends_its_hold(self, make):
         spool = await make()
         await accept(spool)
@@ -385,9 +438,20 @@ class SpoolSuite:
         ("wanted", "expected"),
         [
             (Filter(), [0, 1, 2]),
-            (Filter(sender="app@legacy"), [0, 1, 2]),
+            (Filter(sender="app@legacy.local"), [0, 1, 2]),
+            (Filter(sender="App@LEGACY.local"), [0, 1, 2]),
+            (Filter(sender="<app@legacy.local>"), [0, 1, 2]),
+            (Filter(sender="app@legacy"), []),
+            (Filter(sender="pp@legacy.local"), []),
+            (Filter(sender="@Legacy.local"), [0, 1, 2]),
+            (Filter(sender="@egacy.local"), []),
+            (Filter(sender="legacy"), [0, 1, 2]),
             (Filter(sender="100%"), []),
-            (Filter(recipient="R1@X"), [1]),
+            (Filter(sender="<>"), []),
+            (Filter(recipient="R1@X.example"), [1]),
+            (Filter(recipient="1@x.example"), []),
+            (Filter(recipient="@x.example"), [0, 1, 2]),
+            (Filter(recipient="r1"), [1]),
             (Filter(lane=OTHER), [2]),
             (Filter(lane="scans@contoso.com"), [2]),
             (Filter(state="queued"), [0, 1, 2]),
@@ -401,6 +465,27 @@ class SpoolSuite:
         lanes = (LANE, LANE, OTHER)
         ids = [await accept(spool, lane=lanes[n], recipients=(f"r{n}@x.example",)) for n in range(3)]
         assert [one.id for one in await spool.find(wanted)] == [ids[n] for n in expected]
+
+    @pytest.mark.parametrize("text", ["null", "false", "127.0.0.1", "4711", "[", '"', "f"])
+    async def test_a_sender_is_looked_for_among_addresses_alone(self, make, text):
+        """What the spool keeps beside the addresses (JSON, the client) is nobody's address."""
+        spool = await make()
+        envelope = dataclasses.replace(new_message().envelope, sender="x@y.example")
+        await accept(spool, envelope=envelope, header_from=("Boss@y.example", "z@y.example"))
+        assert await spool.find(Filter(sender=text)) == []
+        assert await spool.trace(text) == []
+        for meant in ("boss@y.example", "z@y.example", "x@y.example", "oss"):
+            assert len(await spool.find(Filter(sender=meant))) == 1, meant
+            assert len(await spool.trace(meant)) == 1, meant
+
+    async def test_the_null_sender_is_named_by_its_brackets(self, make):
+        spool = await make()
+        await accept(spool)
+        notice = await accept(
+            spool, envelope=dataclasses.replace(new_message().envelope, sender=""), header_from=()
+        )
+        assert [one.id for one in await spool.find(Filter(sender="<>"))] == [notice]
+        assert [one.id for one in await spool.trace("<>")] == [notice]
 
     async def test_lists_page(self, make):
         spool = await make()
