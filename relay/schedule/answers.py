@@ -14,7 +14,8 @@ from collections.abc import Callable
 from relay.clock import Clock
 from relay.errors import SpoolError
 from relay.message import Outcome, Reply, Result
-from relay.spool.contract import Claim, Hold, Settlement, Spool
+from relay.spool.contract import Claim, Filter, Hold, Settlement, Spool
+from relay.spool.states import State
 
 _UNDER_WAY = 600.0
 """Seconds that a submission under way may still take when the client's patience ends: RFC 5321 4.5.3.2.6 has clients
@@ -132,12 +133,18 @@ class Answers:
             try:
                 if await self._spool.decide(gone, self._clock.now()):
                     return _temporary(reason)
+                if await self._is_gone(ticket):
+                    return _temporary("an operator took the message out of the queue")
             except SpoolError as error:
                 return _temporary(str(error))
             # a connection has it just now: either its outcome decides, or it comes back
             if not await ticket.news(_UNDER_WAY):
                 return _temporary("Exchange has not answered yet; the message may arrive")
         return ticket.reply
+
+    async def _is_gone(self, ticket: Ticket) -> bool:
+        found = await self._spool.find(Filter(ids=(ticket.message_id,)))
+        return ticket.reply is None and (not found or found[0].state == State.DELETED)
 
     def returned(self, message_ids: list[str]) -> None:
         """Claimed messages went back to the queue unsent."""

@@ -88,6 +88,16 @@ async def test_patience_ends_with_451_and_nothing_left(house):
     assert await left(h) == 0
 
 
+async def test_a_message_that_an_operator_deletes_is_451(house):
+    h = await house(messages_per_minute=1)
+    assert (await submit(h)).code == 250
+    waiting = asyncio.ensure_future(submit(h, patience=0.3))
+    (view,) = await h.shows("queued")
+    await h.spool.operate("delete", Filter(ids=(view.id,)), h.spool.now())
+    reply = await waiting
+    assert (reply.code, "operator" in reply.text) == (451, True)
+
+
 async def test_a_submission_under_way_decides_even_when_patience_has_ended(house):
     h = await house()
     h.courier.gate.clear()
