@@ -100,6 +100,14 @@ def our_name() -> str:
     return clean.strip(".-") or "relay"
 
 
+def _say(where: str, error: Exception) -> None:
+    """One failed round of a task that goes on for as long as the daemon does."""
+    if isinstance(error, RelayError):
+        events.trouble(where=where, what=str(error), remedy=error.remedy)
+    else:
+        events.trouble(where=where, what=f"unexpected error: {error!r}", error=error)
+
+
 class LiveRouter:
     """The router of the moment: the rules of the last load, and the lanes that are held just now."""
 
@@ -156,7 +164,7 @@ class Daemon:
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )
-        self.own.lanes = self.scheduler.lanes
+        self.own.lanes, self.own.upstreams = self.scheduler.lanes, self.scheduler.upstreams
         self.alarms = Alarms(self.spool, self.scheduler, self.own, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
@@ -241,8 +249,8 @@ class Daemon:
         while True:
             try:
                 pause = await self.spool.tend(self.clock.now())
-            except RelayError as error:
-                events.trouble(where="upkeep", what=str(error), remedy=error.remedy)
+            except Exception as error:
+                _say("upkeep", error)
                 pause = 30.0
             await self.clock.sleep(pause)
 
@@ -253,15 +261,15 @@ class Daemon:
             try:
                 await self.scheduler.overdue.look()
                 await self.scheduler.desk.tend()
-            except RelayError as error:
-                events.trouble(where="notices", what=str(error), remedy=error.remedy)
+            except Exception as error:
+                _say("notices", error)
 
     async def _watch_alarms(self) -> None:
         while True:
             try:
                 await self.alarms.look()
-            except RelayError as error:
-                events.trouble(where="alerts", what=str(error), remedy=error.remedy)
+            except Exception as error:
+                _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
     async def _stray(self) -> list[str]:

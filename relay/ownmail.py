@@ -6,7 +6,7 @@ from relay.accept.addresses import matches
 from relay.report.notice import reachable
 from relay.rewrite.contract import Route
 from relay.schedule.desk import OWN_MAIL, Outgoing
-from relay.schedule.lane import Lane
+from relay.schedule.lane import Lane, UpstreamState
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name, lane_parts
 
@@ -21,6 +21,8 @@ class OwnMail:
         self.hostname = hostname
         self.lanes: dict[str, Lane] = {}
         """The scheduler's, once there is one: to know which are held."""
+        self.upstreams: dict[str, UpstreamState] = {}
+        """The scheduler's, for the same."""
 
     @property
     def postmaster(self) -> str | None:
@@ -50,8 +52,9 @@ class OwnMail:
         return Outgoing(upstream.from_email, lane_name(upstream.name, upstream.from_email), target)
 
     def _held(self, upstream: Upstream) -> bool:
+        state = self.upstreams.get(upstream.name)
         lane = self.lanes.get(lane_name(upstream.name, upstream.from_email))
-        return lane is not None and lane.the_hold() is not None
+        return (state is not None and state.hold is not None) or (lane is not None and lane.hold is not None)
 
     def route(self, header_from: tuple[str, ...]) -> Route:
         """Our own mail goes through the upstream whose default sender it names, whatever the sender rules say."""

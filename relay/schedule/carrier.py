@@ -131,6 +131,7 @@ class Carrier:
         except SpoolError as error:
             report = _whole(claim, _spool_trouble(error))
         except asyncio.CancelledError:
+            lane.uncharge(claim)
             lane.limiter.finish(scheduler.clock.now(), cost)
             raise
         except Exception as error:
@@ -138,21 +139,22 @@ class Carrier:
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
             report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=begun))
         now = scheduler.clock.now()
+        lane.uncharge(claim)
         if begun:
             lane.limiter.finish(now, cost)
         else:
             lane.limiter.release(cost)
-        await self._judge(claim, report, content, now, probe)
+        await self._judge(claim, report, content, now, probe, cost.messages)
 
     async def _judge(
-        self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool
+        self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool, messages: int
     ) -> None:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
         done, answer = settlement(claim, report, scheduler.rules, now, key, probe=probe), None
         if claim.direct:
             done, answer = judge(claim, done)
-        done = dataclasses.replace(done, messages=lane.cost(claim).messages)
+        done = dataclasses.replace(done, messages=messages)
         done = await scheduler.desk.about_failures(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
@@ -174,6 +176,9 @@ class Carrier:
                 )
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
                 continue
+            if done.due is not None:
+                self._lane.next_due = min(self._lane.next_due or done.due, done.due)
+                self._lane.wake.set()
             self._scheduler.answers.settled(done.id, answer)
             tell(self._lane.name, claim, done, report)
             return

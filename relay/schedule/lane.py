@@ -74,12 +74,14 @@ class Lane:
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: set[tuple[str, str]] = set()
+        self._costs: dict[str, Cost] = {}
 
     # work
 
     def kick(self) -> None:
         """There may be new work, or the reason to wait has gone."""
         self.may_have_work = True
+        self.need = ONE  # what needed more may be gone
         self.wake.set()
 
     def add(self, claims: list[Claim], now: float) -> None:
@@ -146,11 +148,21 @@ class Lane:
         self.ready.clear()
         for claim in claims:
             self.limiter.release(self.cost(claim))
+            self.uncharge(claim)
         return claims
+
+    def charge(self, claim: Claim, cost: Cost) -> None:
+        """Count it under the limits; what it cost stays known, should a reload change how messages are split."""
+        self._costs[claim.id] = cost
+        self.limiter.start(cost)
+
+    def uncharge(self, claim: Claim) -> None:
+        """It is no longer under way; the limiter is told by whoever knows what came of it."""
+        self._costs.pop(claim.id, None)
 
     def cost(self, claim: Claim) -> Cost:
         """What a message counts for under the mailbox's limits."""
-        return cost_of(len(claim.envelope.recipients), self.limits)
+        return self._costs.get(claim.id) or cost_of(len(claim.envelope.recipients), self.limits)
 
     @property
     def room(self) -> int:

@@ -80,6 +80,7 @@ class Scheduler:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
         await self.holds.load(probe_now=True)
+        await self.holds.forget_senders()  # the rules may have changed meanwhile: each is tried afresh
         await self.desk.load()
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
@@ -327,7 +328,10 @@ class Scheduler:
             lane.may_have_work = True
         await self._return(lane)
         if not lane.may_have_work:
-            lane.next_due = (await self.spool.lane(lane.name)).next_due
+            found = (await self.spool.lane(lane.name)).next_due
+            # what a settlement still on its way to the disk has set is not in the spool yet
+            times = [one for one in (found, lane.next_due) if one is not None and (one is found or one > now)]
+            lane.next_due = min(times, default=None)
             if lane.next_due is not None and lane.next_due <= now:
                 lane.may_have_work = True  # only ever set here: new mail may have come meanwhile
 
@@ -352,7 +356,7 @@ class Scheduler:
                 lane.need = cost
                 lane.owed += claims[index:]
                 return claims[:index]
-            lane.limiter.start(cost)
+            lane.charge(claim, cost)
         return claims
 
     async def _give_back(self, lane: Lane) -> None:

@@ -56,6 +56,9 @@ class Overdue:
                 await look(claim, self._clock.now())
             except SpoolError as error:
                 events.trouble(where=f"message {claim.id}", what=str(error), remedy=error.remedy)
+            except Exception as error:
+                # one message that cannot be read must not end the watch over all others
+                events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
         return (claims[-1].received, claims[-1].id) if len(claims) == _STEP else None
 
     async def _look_at_late(self, claim: Claim, now: float) -> None:
