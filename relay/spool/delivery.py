@@ -69,19 +69,26 @@ def load_claims(connection: sqlite3.Connection, numbers: Sequence[int], now_ms: 
     found = {}
     columns = CLAIM_COLUMNS.format(now=int(now_ms))
     inside = marks(len(numbers))
-    recipients: dict[int, list[Recipient]] = {}
-    for number, address, notify, orcpt in connection.execute(
-        f"SELECT message, address, notify, orcpt FROM recipient WHERE message IN ({inside})"
-        " AND state IN (0, 2, 3) ORDER BY message, n",
-        numbers,
-    ):
-        recipients.setdefault(number, []).append(Recipient(address, notify, orcpt))
+    recipients = _unfinished(connection, numbers)
     for row in connection.execute(
         f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN ({inside})",
         numbers,
     ):
         found[row[0]] = read_claim(row, tuple(recipients.get(row[0], ())))
     return [found[number] for number in numbers if number in found]
+
+
+def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, list[Recipient]]:
+    """The recipients to try; those that are held wait by themselves while others of the message are due."""
+    due: dict[int, list[Recipient]] = {}
+    held: dict[int, list[Recipient]] = {}
+    for number, address, notify, orcpt, state in connection.execute(
+        f"SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN ({marks(len(numbers))})"
+        " AND state IN (0, 2, 3) ORDER BY message, n",
+        numbers,
+    ):
+        (held if state == HELD else due).setdefault(number, []).append(Recipient(address, notify, orcpt))
+    return held | due
 
 
 def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
@@ -219,7 +226,7 @@ def _reschedule(
     last = next((one for one in reversed(done.outcomes.values()) if one.result is not Result.SENT), None)
     connection.execute(
         "UPDATE message SET state = ?, begun = NULL, due = ?, attempts = attempts + ?, reason = ?, remedy = ?,"
-        " held_since = ?, hold_key = ? WHERE id = ?",
+        " held_since = ?, hold_key = coalesce(?, hold_key) WHERE id = ?",
         (
             state,
             ms(done.due)
@@ -229,7 +236,7 @@ def _reschedule(
             last.reason if last else "",
             last.remedy if last else "",
             now_ms if state == HELD else None,
-            done.hold_key if state == HELD else None,
+            done.hold_key,
             number,
         ),
     )

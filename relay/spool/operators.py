@@ -170,13 +170,17 @@ def _revive(connection: sqlite3.Connection, number: int, now_ms: int) -> bool:
 
 
 def _hold(connection: sqlite3.Connection, number: int, state: int, now_ms: int) -> bool:
-    if state not in (QUEUED, DEFERRED):
+    if state not in (QUEUED, DEFERRED, HELD):
         return False
-    connection.execute(
-        "UPDATE message SET state = 3, due = NULL, held_since = ?, reason = 'held by an operator',"
-        " remedy = 'Release it with `relay queue release` when it may go.' WHERE id = ?",
+    # without a hold key nothing but an operator lets it go, whatever held it before
+    changed = connection.execute(
+        "UPDATE message SET state = 3, due = NULL, held_since = coalesce(held_since, ?), hold_key = NULL,"
+        " reason = 'held by an operator', remedy = 'Release it with `relay queue release` when it may go.'"
+        " WHERE id = ? AND (state <> 3 OR hold_key IS NOT NULL)",
         (now_ms, number),
-    )
+    ).rowcount
+    if not changed:
+        return False
     add_event(connection, number, "held", {"by": "operator"})
     return True
 

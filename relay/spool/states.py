@@ -55,11 +55,11 @@ def may_move(before: State, after: State) -> bool:
 
 
 def message_state(recipients: Iterable[State]) -> str:
-    """The message's state from its recipients': HELD before DEFERRED when an attempt left both, DONE when all are final."""
+    """The message's state from its recipients': DEFERRED before HELD when an attempt left both, DONE when all are final."""
     open_states = {state for state in recipients if state not in FINAL}
     if not open_states:
         return DONE
-    for state in (State.ACTIVE, State.HELD, State.DEFERRED):
+    for state in (State.ACTIVE, State.DEFERRED, State.HELD):
         if state in open_states:
             return state.value
     return State.QUEUED.value

@@ -546,6 +546,42 @@ class SpoolSuite:
         assert raw == new_message().header + b"line\r\n" * 50_000
 
 
+class HeldRecipients:
+    """One recipient that is held never keeps the others of its message."""
+
+    async def test_a_deferred_recipient_is_tried_while_another_is_held(self, make):
+        spool = await make()
+        await accept(spool, recipients=("held@x.example", "later@x.example"))
+        now = make.clock.now()
+        held = Outcome(Result.HELD, Scope.RECIPIENT, reason="a policy")
+        claim = await claim_one(spool, now)
+        outcomes = {"held@x.example": held, "later@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, outcomes, due=now + 5, hold_key="message"), now)
+        again = await claim_one(spool, now + 6)
+        assert [one.address for one in again.envelope.recipients] == ["later@x.example"]
+        await settle(spool, again, SENT, now + 6)
+        (view,) = await spool.find(Filter())
+        assert view.state == "held"
+        assert {one.address: str(one.state) for one in view.recipients} == {
+            "held@x.example": "held",
+            "later@x.example": "sent",
+        }
+        assert await spool.release_key(None, now + 7) == 1
+        last = await claim_one(spool, now + 8)
+        assert [one.address for one in last.envelope.recipients] == ["held@x.example"]
+
+    async def test_an_operators_hold_outranks_a_hold_that_would_end_by_itself(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        held = Outcome(Result.HELD, Scope.MESSAGE, reason="a policy")
+        await settle(spool, await claim_one(spool, now), held, now, hold_key="message")
+        assert (await spool.operate("hold", Filter(ids=(message_id,)), now)).changed == 1
+        assert await spool.release_key(None, now) == 0
+        (view,) = await spool.find(Filter())
+        assert (view.state, view.reason) == ("held", "held by an operator")
+
+
 class NoticesAndAnswers:
     """Notices stored with what caused them, waiting messages decided about, and answers that waited for Exchange."""
 

@@ -16,7 +16,14 @@ from relay.spool.schema import _statements, connect, migrate, migrations
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.clock import ManualClock
 from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
-from tests.spool.suite import NoticesAndAnswers, SpoolSuite, claim_one, settle, tend_until_quiet
+from tests.spool.suite import (
+    HeldRecipients,
+    NoticesAndAnswers,
+    SpoolSuite,
+    claim_one,
+    settle,
+    tend_until_quiet,
+)
 
 
 class Maker:
@@ -47,7 +54,7 @@ async def make(tmp_path):
         await spool.close()
 
 
-class TestSqlite(SpoolSuite, NoticesAndAnswers):
+class TestSqlite(SpoolSuite, NoticesAndAnswers, HeldRecipients):
     """The common suite."""
 
 
