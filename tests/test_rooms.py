@@ -28,9 +28,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "alert": {"spool.contract"},
     # `spool.factory` and not only the daemon's door to it: the daemon loads every library, a command should start fast
-    "cli": {"config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
+    "cli": {"check", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
             "spool.factory", "tokens.contract"},
-    "web": {"config", "spool.contract"},
+    # checks by the same code that runs: what works in a check works in the daemon
+    "check": {"config", "tokens", "deliver", "rewrite", "spool.contract", "spool.factory", "control", "accept.tls"},
+    "web": {"config", "spool.contract", "check.contract"},
     "simulator": set(),
     "demo": {"*"},
     "daemon": {"*"},
