@@ -26,6 +26,7 @@ __all__ = [
     "Fate",
     "Kind",
     "action",
+    "answerable",
     "compose",
     "hops",
     "is_notice",
@@ -44,10 +45,18 @@ def wanted(kind: Kind, recipient: Recipient, *, given_up: bool = True) -> bool:
     ``given_up`` matters for HELD only: False while the message is still kept, which is a delay.
     """
     if recipient.notify is None:
-        return True
+        return kind is not Kind.RELAYED
     late = kind is Kind.DELAY or (kind is Kind.HELD and not given_up)
-    wish = "DELAY" if late else "FAILURE"
+    wish = "SUCCESS" if kind is Kind.RELAYED else "DELAY" if late else "FAILURE"
     return wish in (one.strip() for one in recipient.notify.upper().split(","))
+
+
+def answerable(about: About) -> bool:
+    """Whether anybody may be told of it at all: not of a message with the null sender, nor of a notice.
+
+    RFC 3464 section 2, RFC 5321 section 6.1: no notice may ever cause another.
+    """
+    return about.sender not in ("", "<>") and not is_notice(about.header)
 
 
 def recipient(about: About, *, postmaster: str | None, deliverable: Callable[[str], bool]) -> str | None:
@@ -56,7 +65,7 @@ def recipient(about: About, *, postmaster: str | None, deliverable: Callable[[st
     Nobody either when the message has the null sender or is a notice itself (RFC 3464 section 2: no notice may
     ever cause another).
     """
-    if about.sender in ("", "<>") or is_notice(about.header):
+    if not answerable(about):
         return None
     if is_mailbox(about.sender) and deliverable(about.sender):
         return about.sender

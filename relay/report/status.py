@@ -12,7 +12,7 @@ from relay.report.fields import clean, date, folded, seen
 from relay.report.xtext import decode, encode_utf8, original_recipient
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})")
-_CLASS = {Action.FAILED: "5", Action.DELAYED: "4"}
+_CLASS = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}
 _NAME = re.compile(r"[!-~]+")
 
 

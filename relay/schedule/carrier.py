@@ -155,7 +155,7 @@ class Carrier:
         if claim.direct:
             done, answer = judge(claim, done)
         done = dataclasses.replace(done, messages=messages)
-        done = await scheduler.desk.about_failures(claim, done, content)
+        done = await scheduler.desk.about_outcomes(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
         task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))

@@ -162,7 +162,7 @@ def _revive(connection: sqlite3.Connection, number: int, now_ms: int) -> bool:
         return False
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state = ?", (number, FAILED))
     connection.execute(
-        "UPDATE message SET state = 0, attempts = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
+        "UPDATE message SET state = 0, attempts = 0, untold = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
         (now_ms, number),
     )
     add_event(connection, number, "retried", {"by": "operator"})

@@ -606,6 +606,34 @@ class NoticesAndAnswers:
         await settle(spool, await claim_one(spool, make.clock.now()), FAILED, make.clock.now())
         assert (await body_of(spool, message_id)).startswith(new_message().header)
 
+    @pytest.mark.parametrize("told", [True, False])
+    async def test_content_stays_only_while_a_failure_is_untold(self, make, told):
+        """One recipient fails first, the other is delivered later; what counts is whether the failure was told."""
+        spool = await make()
+        message_id = await accept(spool, b"x" * 200_000, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now, told=told), now)
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        if told:
+            assert (await spool.stats()).bytes == 0
+        else:
+            assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    async def test_a_later_notice_does_not_speak_for_an_earlier_failure(self, make):
+        spool = await make()
+        message_id = await accept(spool, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now), now)
+        await settle(spool, await claim_one(spool, now), FAILED, now, told=True)
+        assert (await body_of(spool, message_id)).startswith(new_message().header)
+        assert (await spool.operate("retry", Filter(ids=(message_id,)), now)).changed == 1
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        assert (await spool.stats()).bytes == 0
+
     async def test_waiting_mail_can_be_given_up(self, make):
         spool = await make()
         message_id = await accept(spool)

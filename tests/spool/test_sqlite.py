@@ -195,8 +195,8 @@ def test_a_spool_of_schema_1_is_brought_up_to_date_with_its_mail(tmp_path):
         " VALUES (7, 1, 1, 0, 0, 1, 's', 'c', 'x', 'm', 'j', '{}')"
     )
     assert migrate(connection) == migrations()[-1][0]
-    row = connection.execute("SELECT id, direct, delay_noticed FROM message").fetchone()
-    assert row == (7, 0, 0)
+    row = connection.execute("SELECT id, direct, delay_noticed, untold FROM message").fetchone()
+    assert row == (7, 0, 0, 0)
     connection.close()
 
 
