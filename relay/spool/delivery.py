@@ -151,7 +151,7 @@ def _write_down(
             (done.delay_noticed, not done.keep, number),
         )
     if done.withdraw:
-        delete(connection, number, now_ms, "its client, which was told to try again")
+        delete(connection, number, now_ms, "the relay: its client was never told that we have it")
         return True
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
