@@ -223,7 +223,12 @@ def _delete(connection: sqlite3.Connection, number: int, state: int, now_ms: int
     if state == ACTIVE:
         return False
     if state == DONE:
-        return connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        gone = connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        if gone:
+            add_event(
+                connection, number, "deleted", {"by": "operator", "what": "its content, kept after it failed"}
+            )
+        return gone
     delete(connection, number, now_ms, "operator")
     return True
 

@@ -532,6 +532,24 @@ class SpoolSuite:
         await tend_until_quiet(spool, now + 1001)
         assert await spool.trace(message_id) == []
 
+    async def test_what_was_kept_of_a_failed_message_goes_with_its_history(self, make):
+        spool = await make(history=1000.0)
+        await accept(spool, b"x" * 200_000)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.stats()).bytes > 200_000
+        await tend_until_quiet(spool, now + 1001)
+        assert (await spool.stats()).bytes == 0
+
+    async def test_deleting_what_a_failed_message_kept_leaves_a_trace_entry(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.operate("delete", Filter(ids=(message_id,)), now)).changed == 1
+        (trace,) = await spool.trace(message_id)
+        assert (trace.state, trace.events[-1].event) == ("failed", "deleted")
+
     async def test_traces_are_found_by_recipient_sender_and_message_id(self, make):
         spool = await make()
         message_id = await accept(spool)

@@ -15,7 +15,7 @@ from relay.spool.contract import Filter
 from relay.spool.schema import _statements, connect, migrate, migrations
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.clock import ManualClock
-from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
+from tests.fakes.spool import FAILED, LANE, SENT, accept, new_message, spool_settings
 from tests.spool.suite import (
     HeldRecipients,
     NoticesAndAnswers,
@@ -120,6 +120,29 @@ async def test_a_finished_messages_file_goes(make):
     assert files and files[0]
     await settle(spool, claim, SENT, make.clock.now())
     assert [number for shard in spool.bodies.numbers() for number in shard] == []
+
+
+async def test_a_file_kept_for_a_failed_message_goes_with_its_history(make):
+    spool = await make(history=1000.0)
+    await accept(spool, b"x" * 500_000)
+    now = make.clock.now()
+    await settle(spool, await claim_one(spool, now), FAILED, now)
+    assert [number for shard in spool.bodies.numbers() for number in shard]
+    await tend_until_quiet(spool, now + 1001)
+    assert [number for shard in spool.bodies.numbers() for number in shard] == []
+
+
+async def test_the_file_shrinks_once_its_mail_is_delivered(make):
+    spool = await make()
+    await asyncio.gather(*(accept(spool, b"x" * 120_000) for _ in range(300)))
+    now = make.clock.now()
+    await tend_until_quiet(spool, now)
+    full = spool._path.stat().st_size
+    assert full > 30_000_000
+    for claim in await spool.claim(LANE, 300, now):
+        await settle(spool, claim, SENT, now)
+    await tend_until_quiet(spool, now)
+    assert spool._path.stat().st_size < full / 3
 
 
 async def test_only_we_may_read_the_spool(make):
