@@ -183,10 +183,12 @@ class Desk:
         done: Settlement,
         content: Content | None,
     ) -> Settlement:
+        taken = self._budget.take(to, self._clock.now(), bulletin.line(kind, about, fates))
         self._change()
-        if not self._budget.take(to, self._clock.now(), bulletin.line(kind, about, fates)):
-            # it is part of the next summary, whose count survives a restart: the sender will hear of it
-            await self._remember()
+        await (
+            self._remember()
+        )  # before the outcome: a kill in between makes the bound stricter, never loses a summary
+        if not taken:
             return _said(done, f"{_SUMMED} to {to}")
         mail = self._mail(await self._compose(kind, about, fates, to, content), claim.lane)
         return _said(done, f"{kind.value} to {to}", mail)
