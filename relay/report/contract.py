@@ -42,6 +42,8 @@ class Fate:
     """One plain sentence; shown only to a reader who can act on it."""
     remote: str = ""
     """Host that answered, such as ``smtp.office365.com``."""
+    status: str = ""
+    """The ``Status`` to report, where it is not the reply that decided (RFC 3463); empty: by the reply."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,19 +84,22 @@ def compose(
     message_id: str,
     original: bytes | None = None,
     last_attempt: float | None = None,
+    attempted: bool = True,
 ) -> Composed:
     """One notice about one message, for all recipients in ``fates``; to be sent from the null sender.
 
     ``original`` is the whole message, given when RET=FULL asks for it and it is small. ``last_attempt`` defaults to
-    ``now``, except for HELD, where nothing was attempted of late. Any octets in ``about`` are borne; ValueError when
+    ``now``, except for HELD or without ``attempted``, where nothing was tried just now: then it is not said.
+    Any octets in ``about`` are borne; ValueError when
     ``fates`` is empty.
     """
     if not fates:
         raise ValueError("a notice needs at least one recipient to speak of")
     letter = Letterhead(to, from_email, hostname, now, message_id)
     done = action(kind, about)
-    attempted = now if last_attempt is None and kind is not Kind.HELD else last_attempt
-    machine = delivery_status(about, fates, done, hostname=hostname, last_attempt=attempted)
+    if last_attempt is None and attempted and kind is not Kind.HELD:
+        last_attempt = now
+    machine = delivery_status(about, fates, done, hostname=hostname, last_attempt=last_attempt)
     human = words.human(kind, about, fates, to=to, hostname=hostname)
     fields, body = parts.report(
         [parts.text(human), _status_part(machine, wide=is_global(fates)), _returned(about, done, original)]

@@ -51,7 +51,7 @@ def _per_recipient(about: About, fate: Fate, action: Action, wide: bool, last_at
         *_original(fate, wide),
         folded("Final-Recipient", _typed("rfc822", fate.recipient.address, wide)),
         folded("Action", action.value),
-        folded("Status", status(fate.reply, action)),
+        folded("Status", fate.status or status(fate.reply, action)),
     ]
     if fate.remote and _NAME.fullmatch(fate.remote):
         out.append(folded("Remote-MTA", f"dns; {fate.remote[:255]}"))

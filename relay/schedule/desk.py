@@ -26,6 +26,8 @@ OWN_MAIL = "relay itself"
 """`Client.listener` of our own mail: it came through none."""
 _BUDGET = "notices:budget"
 _SUMMED = "in a summary"
+_EXPIRED = "5.4.7"
+"""Delivery time expired (RFC 3463 section 3.5): what ended it, whatever the last temporary answer was."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -190,7 +192,8 @@ class Desk:
         )  # before the outcome: a kill in between makes the bound stricter, never loses a summary
         if not taken:
             return _said(done, f"{_SUMMED} to {to}")
-        mail = self._mail(await self._compose(kind, about, fates, to, content), claim.lane)
+        attempted = "host" in done.details  # else it is a decision, made some time after the last attempt
+        mail = self._mail(await self._compose(kind, about, fates, to, content, attempted), claim.lane)
         return _said(done, f"{kind.value} to {to}", mail)
 
     def announce(self, claim: Claim, done: Settlement) -> None:
@@ -201,7 +204,13 @@ class Desk:
             events.notified(id=claim.id, kind=kind, to=to, notice=mail.message.message_id)
 
     async def _compose(
-        self, kind: Kind, about: About, fates: Sequence[Fate], to: str, content: Content | None
+        self,
+        kind: Kind,
+        about: About,
+        fates: Sequence[Fate],
+        to: str,
+        content: Content | None,
+        attempted: bool,
     ) -> Composed:
         whole = None
         if (about.ret or "").upper() == "FULL" and content is not None and content.size <= notice.FULL_LIMIT:
@@ -217,6 +226,7 @@ class Desk:
             now=self._clock.now(),
             message_id=new_id(self._post.hostname),
             original=whole,
+            attempted=attempted,
         )
 
     def _mail(self, composed: Composed, near: str) -> NewMail:
@@ -295,7 +305,8 @@ def _said(done: Settlement, what: str, *mail: NewMail) -> Settlement:
 
 def _fate(one: Recipient, outcomes: Mapping[str, Outcome], done: Settlement) -> Fate:
     outcome = outcomes[one.address]
-    return Fate(one, outcome.reply, outcome.reason, outcome.remedy, done.details.get("host", ""))
+    expired = _EXPIRED if outcome.code in ("too-old", "held-too-long") else ""
+    return Fate(one, outcome.reply, outcome.reason, outcome.remedy, done.details.get("host", ""), expired)
 
 
 def _about(claim: Claim, content: Content | None, until: float | None) -> About:

@@ -7,15 +7,17 @@ comes back full there is more to do, and the next follows soon: a weekend's back
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import re
 from collections.abc import Awaitable, Callable
 
 from relay import events
 from relay.clock import Clock
 from relay.errors import SpoolError
-from relay.message import Outcome, Result, Scope
+from relay.message import Outcome, Reply, Result, Scope
 from relay.schedule.desk import Desk
 from relay.settings import SpoolSettings
-from relay.spool.contract import Claim, Filter, MessageView, Settlement, Spool
+from relay.spool.contract import Claim, Filter, MessageView, RecipientView, Settlement, Spool
 from relay.spool.states import State
 
 _STEP = 100
@@ -24,6 +26,8 @@ _AT_ONCE = 25
 """Of these, how many are decided about together, so that they share the disk's commits."""
 _SHORTEST = 0.05
 """Seconds of pause between two looks while there is more to do, at least; delivery has the spool to itself then."""
+
+_REPLY = re.compile(r"(\d{3})(?: (\d\.\d{1,3}\.\d{1,3}))?(?: (.*))?", re.DOTALL)
 
 Mark = tuple[float, str] | None
 
@@ -91,7 +95,7 @@ class Overdue:
         view = await self._view(claim)
         if view is None:
             return
-        reasons = {one.address: _still_waiting(one.text, view) for one in view.recipients}
+        reasons = {one.address: _still_waiting(one, view) for one in view.recipients}
         until = claim.received + claim.held_for + self.settings.max_age
         done = Settlement(claim.id, {}, event="delayed", details={}, delay_noticed=True)
         done = await self._desk.about_delay(claim, done, reasons, await self._spool.content(claim.id), until)
@@ -105,7 +109,11 @@ class Overdue:
         if view is None:
             return
         outcome = self._verdict(claim, view)
-        people = {one.address: outcome for one in claim.envelope.recipients}
+        last = {one.address: _last_reply(one) for one in view.recipients}
+        people = {
+            one.address: dataclasses.replace(outcome, reply=last.get(one.address))
+            for one in claim.envelope.recipients
+        }
         content = await self._spool.content(claim.id)
         done = await self._desk.about_failures(claim, Settlement(claim.id, people, counts=False), content)
         if await self._spool.decide(done, now):
@@ -135,6 +143,14 @@ class Overdue:
         return found[0] if found else None
 
 
-def _still_waiting(text: str, view: MessageView) -> Outcome:
-    reason = text or view.reason or "it waits for its turn under the mailbox's limits"
-    return Outcome(Result.DEFERRED, Scope.RECIPIENT, reason=reason, remedy=view.remedy)
+def _still_waiting(one: RecipientView, view: MessageView) -> Outcome:
+    reply = _last_reply(one)
+    reason = view.reason or (one.text if reply is None else "")
+    reason = reason or "it waits for its turn under the mailbox's limits"
+    return Outcome(Result.DEFERRED, Scope.RECIPIENT, reply, reason=reason, remedy=view.remedy)
+
+
+def _last_reply(one: RecipientView) -> Reply | None:
+    """What Exchange said last of this recipient, as `str` wrote it; None when it was never asked."""
+    found = _REPLY.fullmatch(one.text) if one.code else None
+    return Reply(int(found[1]), found[2] or "", found[3] or "") if found else None

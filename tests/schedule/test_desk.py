@@ -249,6 +249,9 @@ async def test_a_delay_is_told_after_its_time_and_once(spool, overdue):
     text = b"".join([chunk async for chunk in content.body.chunks()])
     assert b"Action: delayed" in text
     assert b"Will-Retry-Until:" in text
+    assert b"Status: 4.7.0\r\n" in text
+    assert b"Diagnostic-Code: smtp; 451 4.7.0 later" in text
+    assert b"Last-Attempt-Date:" not in text  # it was hours ago, and nobody wrote down when
     (view,) = await spool.find(Filter(ids=(message_id,)))
     assert (view.state, view.attempts) == ("deferred", 1)
 
@@ -279,7 +282,11 @@ async def test_mail_whose_turn_never_came_is_given_up_at_max_age(spool, overdue)
     spool._clock.advance(5 * 86_400 + 60)
     await overdue.look()
     assert [one.state for one in await spool.trace(message_id)] == ["failed"]
-    assert len(await spool.claim(OTHER, 5, spool.now())) == 1
+    (told,) = await spool.claim(OTHER, 5, spool.now())
+    content = await spool.content(told.id)
+    text = b"".join([chunk async for chunk in content.body.chunks()])
+    assert b"Status: 5.4.7\r\n" in text
+    assert b"Diagnostic-Code:" not in text
 
 
 async def test_a_long_list_is_looked_at_in_steps_and_whole(spool, overdue):
@@ -320,6 +327,17 @@ async def test_held_mail_is_passed_over_and_then_rests(spool, overdue):
     assert overdue.pause() < 1
     await overdue.look()
     assert overdue.pause() == 60
+
+
+async def test_mail_that_is_too_old_tells_exchanges_last_words(spool, overdue):
+    await defer(spool, await accept(spool, message=FROM_CONTOSO))
+    spool._clock.advance(5 * 86_400 + 60)
+    await overdue.look()
+    (told,) = await spool.claim(OTHER, 5, spool.now())
+    content = await spool.content(told.id)
+    text = b"".join([chunk async for chunk in content.body.chunks()])
+    assert b"Status: 5.4.7\r\n" in text
+    assert b"Diagnostic-Code: smtp; 451 4.7.0 later" in text
 
 
 async def test_what_is_claimed_meanwhile_is_neither_given_up_nor_announced(spool, overdue, monkeypatch):
