@@ -153,8 +153,9 @@ class Answers:
         try:
             deadline = self._clock.monotonic() + patience
             while ticket.reply is None:
-                heard = await ticket.news(deadline - self._clock.monotonic())
-                if ticket.reply is None and (ticket.hold is not None or ticket.left or not heard):
+                await ticket.news(deadline - self._clock.monotonic())
+                over = self._clock.monotonic() >= deadline
+                if ticket.reply is None and (ticket.hold is not None or ticket.left or over):
                     return await self._give_up(ticket, patience)
             self.forget(ticket)
             return ticket.reply
@@ -228,6 +229,8 @@ class Answers:
         """
         done, reply = judge(claim, done)
         ticket = self._tickets.get(claim.id)
+        if ticket is not None and done.move_to is not None:
+            ticket.lane = done.move_to
         if ticket is None or reply is None or not (ticket.left or ticket.over):
             return done, reply
         said = (
@@ -246,10 +249,10 @@ class Answers:
                 ticket.tell()
 
     def settled(self, message_id: str, reply: Reply | None) -> None:
-        """Its attempt was written down."""
+        """Its attempt was written down; without a reply it waits again, perhaps on another lane, which may be held."""
         ticket = self._tickets.get(message_id)
-        if ticket is not None and reply is not None:
-            ticket.tell(reply=reply)
+        if ticket is not None:
+            ticket.tell(reply=reply, hold=None if reply is not None else self._hold_of(ticket.lane))
 
     def close(self) -> None:
         """The relay stops: whoever still waits is told to try again, unless Exchange has the message just now."""

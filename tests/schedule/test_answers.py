@@ -10,9 +10,9 @@ from relay.errors import SpoolError
 from relay.message import Outcome, Reply, Report, Result, Scope
 from relay.schedule import answers
 from relay.schedule.answers import judge
-from relay.spool.contract import Filter, Settlement
+from relay.spool.contract import Filter, Hold, Settlement
 from tests.fakes.courier import SENT
-from tests.fakes.spool import LANE, new_message
+from tests.fakes.spool import LANE, OTHER, new_message
 from tests.schedule.test_judgement import claim
 from tests.schedule.test_loop import FULL, WRONG_SECRET, house
 
@@ -78,6 +78,16 @@ async def test_a_hold_that_the_message_itself_meets_is_451(house):
     reply = await submit(h)
     assert reply.code == 451
     assert "mailbox is full" in reply.text
+    assert await left(h) == 0
+
+
+async def test_a_message_that_moves_to_a_held_lane_is_451_at_once(house):
+    h = await house()
+    await h.spool.hold(Hold("lane", OTHER, "c", "The mailbox is full", "Empty it", "", h.spool.now()))
+    h.courier.answer = lambda claim: Report({}, moved_to=OTHER)
+    await h.scheduler.holds.load(probe_now=False)
+    reply = await asyncio.wait_for(submit(h, patience=60), 5)
+    assert (reply.code, "mailbox is full" in reply.text) == (451, True)
     assert await left(h) == 0
 
 

@@ -184,6 +184,23 @@ async def test_a_disk_that_fills_is_reported_as_full_and_recovers(make):
     assert len(await spool.claim(LANE, 50, make.clock.now())) >= 2
 
 
+async def test_a_limit_of_file_sizes_or_a_quota_is_no_room_and_recovers(make):
+    resource = pytest.importorskip("resource")
+    spool = await make()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        with pytest.raises(SpoolFull, match="takes no more"):  # in the database
+            for _ in range(20):
+                await accept(spool, b"x" * 100_000)
+        with pytest.raises(SpoolFull, match="takes no more"):  # in a file beside it
+            await accept(spool, b"x" * 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await accept(spool, b"x" * 1_000_000)
+    assert len(await spool.claim(LANE, 50, make.clock.now())) >= 2
+
+
 async def test_one_failing_change_does_not_take_others_with_it(make):
     spool = await make()
 
