@@ -95,7 +95,9 @@ class Sink(Process):
 class Relay:
     """`relay run` against a simulated Entra ID, delivering to any SMTP port."""
 
-    def __init__(self, folder: Path, simulator: dict[str, Any], upstream: dict[str, Any], **spool: Any) -> None:
+    def __init__(
+        self, folder: Path, simulator: dict[str, Any], upstream: dict[str, Any], **spool: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()

@@ -83,7 +83,9 @@ class Postfix:
         self._run("stop")
 
     def _run(self, verb: str) -> None:
-        done = subprocess.run(["postfix", "-c", str(self._etc), verb], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["postfix", "-c", str(self._etc), verb], capture_output=True, text=True, check=False
+        )
         if done.returncode != 0 and verb != "stop":
             raise RuntimeError(f"postfix {verb}: {done.stderr}{self.log()[-1000:]}")
 

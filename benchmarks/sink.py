@@ -18,7 +18,9 @@ from typing import cast
 import uvloop
 
 _GREETING = b"220 sink.example ESMTP\r\n"
-_HELLO = b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-SIZE 157286400\r\n"
+_HELLO = (
+    b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-SIZE 157286400\r\n"
+)
 _END = b"\r\n.\r\n"
 _ANSWERS = {
     b"MAIL": b"250 2.1.0 Sender OK\r\n",
@@ -149,7 +151,9 @@ async def serve(certificate: str, port: int) -> None:
         word = (await reader.readline()).strip()
         if word == b"stamps":
             counters.keep_stamps = True
-        shown = {name: value for name, value in vars(counters).items() if name != "stamps" or word == b"stamps"}
+        shown = {
+            name: value for name, value in vars(counters).items() if name != "stamps" or word == b"stamps"
+        }
         writer.write(json.dumps(shown).encode() + b"\n")
         writer.close()
 

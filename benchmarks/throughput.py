@@ -16,10 +16,16 @@ _NO_LIMITS = {
     "limits": {"connections": 4, "messages_per_minute": 0, "recipients_per_day": 0, "message_size": "100MB"},
     "batch_size": 100,
 }
-_TLS_OUT = {"smtp_tls_security_level": "encrypt", "smtp_tls_connection_reuse": "yes", "smtp_tls_loglevel": "0"}
+_TLS_OUT = {
+    "smtp_tls_security_level": "encrypt",
+    "smtp_tls_connection_reuse": "yes",
+    "smtp_tls_loglevel": "0",
+}
 
 
-def _pairs(runs: int, ours: Callable[[int], float], peer: Callable[[int], float]) -> tuple[list[float], list[float]]:
+def _pairs(
+    runs: int, ours: Callable[[int], float], peer: Callable[[int], float]
+) -> tuple[list[float], list[float]]:
     """In turn, so that a machine that grows slower slows both."""
     mine, theirs = [], []
     for run in range(runs):
@@ -57,7 +63,12 @@ def accept(folder: Path, simulator: dict[str, Any], messages: int, runs: int) ->
 
 
 def relay_through(
-    folder: Path, simulator: dict[str, Any], messages: int, runs: int, size: int = SMALL, clients: int = CLIENTS
+    folder: Path,
+    simulator: dict[str, Any],
+    messages: int,
+    runs: int,
+    size: int = SMALL,
+    clients: int = CLIENTS,
 ) -> Row:
     """Accepted, stored, submitted over TLS and settled: until the sink has them all."""
     certificate = Path(simulator["directory"]) / "server.pem"
@@ -70,7 +81,11 @@ def relay_through(
 
     def peer(run: int) -> float:
         sink = Sink(certificate)
-        settings = {**_TLS_OUT, "relayhost": f"[127.0.0.1]:{sink.port}", "default_destination_concurrency_limit": "20"}
+        settings = {
+            **_TLS_OUT,
+            "relayhost": f"[127.0.0.1]:{sink.port}",
+            "default_destination_concurrency_limit": "20",
+        }
         try:
             with Postfix(folder / f"through-postfix-{size}-{run}", free_port(), settings) as postfix:
                 return measured(postfix.port, sink)
