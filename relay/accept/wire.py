@@ -126,11 +126,11 @@ class Wire(SMTP):
         return self._departure
 
     def _depart(self) -> None:
-        """A client that stops sending in the middle of a session has left; one that said QUIT already may listen still.
+        """A client that stops sending in the middle of a session has left; one whose last word is QUIT may listen still.
 
         TCP does not tell a closed connection from one that is closed for sending alone.
         """
-        quits = self._eof and self._buffer[:4].upper() == b"QUIT"
+        quits = self._eof and self._buffer[-8:].strip().upper().endswith(b"QUIT")
         if self._departure is not None and (self._lost or (self._eof and not quits)):
             self._departure.set()
 

@@ -46,6 +46,8 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
         return done, _permanent(outcomes[0])
     if not outcomes:
         return done, _temporary(done.details.get("reason", "Exchange does not take it now"))
+    if any(one.uncertain for one in outcomes):
+        return done, _unconfirmed(_first_words(outcomes))
     return done, _temporary(_first_words(outcomes))
 
 
@@ -69,6 +71,11 @@ def _first_words(outcomes: list[Outcome]) -> str:
 def _temporary(reason: str) -> Reply:
     """Only for what is certainly not sent and certainly not kept."""
     return Reply(451, "4.3.0", f"Not sent, nothing kept: {reason}"[:400])
+
+
+def _unconfirmed(reason: str) -> Reply:
+    """The connection to Exchange broke after the final dot (RFC 1047): out of our hands, and perhaps with Exchange."""
+    return Reply(451, "4.3.0", f"Not confirmed, nothing kept: {reason}"[:400])
 
 
 def _unsure(reason: str) -> Reply:

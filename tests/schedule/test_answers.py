@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -58,6 +59,14 @@ async def test_a_temporary_failure_is_451_and_leaves_nothing(house):
     reply = await submit(h)
     assert reply.code == 451
     assert "Exchange asked to try later" in reply.text
+    assert await left(h) == 0
+
+
+async def test_what_exchange_may_have_is_not_called_unsent(house):
+    h = await house()
+    h.courier.answer = lambda claim: dataclasses.replace(LATER, reply=None, reason="cut off", uncertain=True)
+    reply = await submit(h)
+    assert str(reply) == "451 4.3.0 Not confirmed, nothing kept: cut off"
     assert await left(h) == 0
 
 
