@@ -75,8 +75,8 @@ def summary(
     blocks = [
         paragraph(
             f"This is the mail relay on {host(hostname)}. {count} more {plural} about mail that is late, was not"
-            f" delivered, or was relayed would have gone to you between {when(since)} and {when(now)}. To spare you so many, this"
-            " summary stands for them."
+            f" delivered, or was relayed would have gone to you between {when(since)} and {when(now)}. To spare you"
+            " so many, this summary stands for them."
         ),
         "\n".join(paragraph(clean(one, 800), "  ", "    ") for one in samples),
         paragraph(f"and {left} more.", "  ") if samples and left > 0 else "",

@@ -90,8 +90,7 @@ def compose(
 
     ``original`` is the whole message, given when RET=FULL asks for it and it is small. ``last_attempt`` defaults to
     ``now``, except for HELD or without ``attempted``, where nothing was tried just now: then it is not said.
-    Any octets in ``about`` are borne; ValueError when
-    ``fates`` is empty.
+    Any octets in ``about`` are borne; ValueError when ``fates`` is empty.
     """
     if not fates:
         raise ValueError("a notice needs at least one recipient to speak of")

@@ -124,7 +124,8 @@ class Desk:
         ):
             return done
         try:
-            return await self._with_notice(Kind.RELAYED, claim, done, sent, content)
+            told = await self._with_notice(Kind.RELAYED, claim, done, sent, content)
+            return dataclasses.replace(told, told=done.told)  # which is about failures
         except Exception as error:
             events.trouble(where=f"notice about {claim.id}", what=f"unexpected error: {error!r}", error=error)
             return done

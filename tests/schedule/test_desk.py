@@ -208,6 +208,19 @@ async def test_failure_and_success_of_one_message_are_two_notices_and_both_are_l
     assert told == [("failure", "boss@contoso.com"), ("relayed", "boss@contoso.com")]
 
 
+async def test_a_notice_of_success_does_not_speak_for_a_failure(desk, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "_compose", broken)
+        wants = (Recipient("anna@example.net", "SUCCESS,FAILURE"), Recipient("bob@example.net"))
+        done = Settlement("0AMGPQ1200000", {"anna@example.net": SENT, "bob@example.net": FAILED})
+        assert not (await desk.about_outcomes(claim(people=wants), done, CONTENT)).told
+    done = Settlement("0AMGPQ1200000", {"anna@example.net": SENT})
+    assert not (await desk.about_outcomes(claim(people=wants), done, CONTENT)).told
+
+
 async def test_a_fault_in_composing_never_costs_the_outcome(spool):
     class Broken(FakePost):
         def deliverable(self, address: str) -> bool:
