@@ -76,8 +76,9 @@ class Simulator:
         context = pki.server_context(server_file)
         services = Services(self.state, self.faults, self.store, self.ledger)
         self._entra = Entra(self.state, self.faults, self.store)
-        self._graph = Graph(services, GraphStore(self.directory))
-        control = Control(services, self.limits_report, self.apply)
+        self._drafts = GraphStore(self.directory)
+        self._graph = Graph(services, self._drafts)
+        control = Control(services, self._drafts, self.limits_report, self.apply)
         host = options.host
         self._exchange = Exchange(services, context, host, options.smtp_port)
         self._entra_service = HttpService(self._entra.application(), host, options.https_port, context)
@@ -164,11 +165,11 @@ class Simulator:
 
     def limits_report(self) -> dict[str, Any]:
         """For judging: how near each mailbox came to its limits, and Graph's concurrency."""
-        gate = self._graph.gate
-        return {
-            "mailboxes": self.ledger.report(),
-            "graph": {"concurrency": gate.peak, "throttled": dict(gate.throttled)},
-        }
+        return {"mailboxes": self.ledger.report(), "graph": self._graph.gate.rates.report()}
+
+    def drafts(self) -> list[dict[str, Any]]:
+        """Graph's drafts that were neither sent nor deleted, with their attachments and open upload sessions."""
+        return self._drafts.to_control()
 
     def environment(self) -> dict[str, str]:
         """The variables with which a relay finds this tenant."""

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from relay.simulator.faults import Fault
+from relay.simulator.graph_store import GraphStore
 from relay.simulator.services import Services
 
 Report = Callable[[], dict[str, Any]]
@@ -18,9 +19,12 @@ LONGEST_WAIT = 300.0  # seconds
 class Control:
     """Lists mail, counters and limits; sets faults and state. ``applied`` is awaited after each change of state."""
 
-    def __init__(self, services: Services, report: Report, applied: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, services: Services, drafts: GraphStore, report: Report, applied: Callable[[], Awaitable[None]]
+    ) -> None:
         self._services = services
         self._store = services.store
+        self._draft_store = drafts
         self._report = report
         self._applied = applied
 
@@ -33,6 +37,7 @@ class Control:
         app.router.add_get("/counters", self._counters)
         app.router.add_get("/refusals", self._refusals)
         app.router.add_get("/limits", self._limits)
+        app.router.add_get("/drafts", self._drafts)
         app.router.add_get("/faults", self._faults)
         app.router.add_post("/faults", self._faults_add)
         app.router.add_delete("/faults", self._faults_clear)
@@ -75,6 +80,9 @@ class Control:
 
     async def _limits(self, request: web.Request) -> web.Response:
         return web.json_response(self._report())
+
+    async def _drafts(self, request: web.Request) -> web.Response:
+        return web.json_response(self._draft_store.to_control())
 
     async def _faults(self, request: web.Request) -> web.Response:
         return web.json_response([fault.to_json() for fault in self._services.faults.list()])

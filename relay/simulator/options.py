@@ -66,6 +66,7 @@ class Limits:
     graph_attachment_size: int = 3 * MEBIBYTE  # one POST below it, an upload session from it on
     graph_upload_size: int = 150 * MEBIBYTE  # the largest file of an upload session
     graph_concurrency: int = 4  # requests at once, per app
+    graph_mailbox_concurrency: int = 4  # the same, per app and mailbox
     graph_requests: int = 10_000  # per app and mailbox in 10 minutes
     graph_upload_rate: int = 150 * MEBIBYTE  # per app and mailbox in 5 minutes
     graph_messages_per_minute: int = 0  # Microsoft states the 30 a minute for SMTP only

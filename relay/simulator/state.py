@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import uuid
 from collections.abc import Iterable
 from dataclasses import fields
@@ -10,7 +11,11 @@ from typing import Any
 from relay.simulator.options import CLOUDS, PERMISSIONS, Limits, SimulatorOptions
 
 TWO_YEARS = 2 * 365 * 86400.0  # seconds; the longest secret the portal offers
-ENTRA_DOWN = (None, "refuse", "503", "hang")
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "entra_down": (None, "refuse", "503", "hang"),
+    "graph_oversize": ("413", "400", "200"),
+}
+"""Keys that take one of a few words. How Graph meets a post over 4 MB: 200 is a pretended success, seen in the field."""
 
 _TEXTS = ("tenant_id", "client_id", "client_secret")
 _FLAGS = [
@@ -25,13 +30,14 @@ _FLAGS = [
     "refuse_long_lines",
     "service_principal",
 ]
-_NUMBERS = ("token_lifetime", "latency", "secret_expires")
+_NUMBERS = ("token_lifetime", "latency", "secret_expires", "clock_skew")
 _ADDRESS_SETS = [
     "mailboxes",
     "smtp_auth_disabled_mailboxes",
     "smtp_auth_enabled_mailboxes",
     "mailbox_full",
     "unlicensed",
+    "on_premises",
     "blocked_senders",
 ]
 _SCOPES = ("full_access", "rbac_scope", "graph_scope")
@@ -49,7 +55,8 @@ class State:
     def __init__(self, options: SimulatorOptions) -> None:
         if options.cloud not in CLOUDS:
             raise ValueError(f"unknown cloud {options.cloud!r}: one of {', '.join(CLOUDS)}")
-        self.clock = options.clock
+        self._clock = options.clock
+        self.clock_skew = 0.0
         self.tenant_id = options.tenant_id
         self.client_id = options.client_id
         self.client_secret = options.client_secret
@@ -78,14 +85,24 @@ class State:
         self.smtp_auth_enabled_mailboxes: set[str] = set()
         self.mailbox_full: set[str] = set()
         self.unlicensed: set[str] = set()
+        self.on_premises: set[str] = set()
         self.blocked_senders: set[str] = set()
         self.entra_down: str | None = None
+        self.graph_oversize = "413"
         self.exchange_down = False
         self.graph_down = False
         self.latency = options.latency
         self.second_334 = options.second_334
         self.refuse_long_lines = options.refuse_long_lines
         self.limits = options.limits()
+
+    def clock(self) -> float:
+        """Unix time as Microsoft's side sees it: this machine's, moved by ``clock_skew`` seconds."""
+        return self._clock() + self.clock_skew
+
+    def http_date(self) -> str:
+        """The same for a Date header (RFC 9110 section 5.6.7)."""
+        return email.utils.formatdate(self.clock(), usegmt=True)
 
     def is_mailbox(self, address: str) -> bool:
         """Whether Exchange knows a mailbox of this address."""
@@ -135,7 +152,7 @@ class State:
             shown[name] = None if value is None else sorted(value)
         shown["send_as"] = {mailbox: sorted(also) for mailbox, also in self.send_as.items()}
         shown["display_names"] = dict(self.display_names)
-        shown["entra_down"] = self.entra_down
+        shown.update({name: getattr(self, name) for name in CHOICES})
         shown["limits"] = {name: getattr(self.limits, name) for name in sorted(_LIMITS)}
         return shown
 
@@ -166,7 +183,7 @@ class State:
             return self, key, None if value is None else lowered(value)
         if key == "permissions" and _is_texts(value):
             return self, key, checked_permissions(value)
-        if key == "entra_down" and value in ENTRA_DOWN:
+        if key in CHOICES and value in CHOICES[key]:
             return self, key, value
         if key == "send_as" and isinstance(value, dict) and all(_is_texts(also) for also in value.values()):
             return self, key, {mailbox.lower(): lowered(also) for mailbox, also in value.items()}
