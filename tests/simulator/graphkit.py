@@ -18,6 +18,8 @@ MIME = (
     b"Content-Type: text/plain\r\n\r\nbody\r\n"
 )
 
+FILE = {"@odata.type": "#microsoft.graph.fileAttachment", "name": "a.txt", "contentBytes": "eA=="}
+
 
 class GraphClient:
     """Requests with one token; the last answer's status and headers are kept."""
