@@ -181,3 +181,13 @@ def quota_exceeded() -> GraphError:
 def throttled(text: str, seconds: float) -> GraphError:
     """429 with Retry-After."""
     return GraphError(429, "ApplicationThrottled", text, {"Retry-After": str(max(1, round(seconds)))})
+
+
+def bad_proof() -> GraphError:
+    """401: addKey or removeKey with a proof that proves nothing; Graph does not say what is wrong with it."""
+    return GraphError(401, "Authentication_MissingOrMalformed", "Access Token missing or malformed.")
+
+
+def bad_key(text: str) -> GraphError:
+    """400: a key that cannot be added, or is not there to be removed."""
+    return GraphError(400, "Request_BadRequest", text)

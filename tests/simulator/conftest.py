@@ -63,3 +63,10 @@ async def graph(start: Start, clock: Clock) -> Any:
     sim = await start(permissions={"Mail.Send", "Mail.ReadWrite", "Application.Read.All"}, clock=clock)
     async with http(sim) as session:
         yield GraphClient(sim, session, await fetch_token(sim, GRAPH_SCOPE))
+
+
+@pytest.fixture(autouse=True)
+def _no_foreign_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """requests prefers these variables to the ``verify`` that msal hands it."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
