@@ -145,6 +145,15 @@ async def test_tokens_and_permissions(graph: GraphClient) -> None:
     assert credentials[0]["endDateTime"].endswith("Z")
 
 
+async def test_an_expired_token(graph: GraphClient, clock: Clock) -> None:
+    """Once its hour is over a token is 401; a fresh one works."""
+    clock.now += 3599
+    assert await graph.code("POST", SEND, json={"message": message()}) == (401, "InvalidAuthenticationToken")
+    graph.token = await fetch_token(graph.sim, GRAPH_SCOPE)
+    await graph.ask("POST", SEND, json={"message": message()})
+    assert graph.status == 202
+
+
 async def test_limits_of_the_mailbox(graph: GraphClient) -> None:
     """A full mailbox is 507, the day's recipients 403, the mailbox's own size 400."""
     mail = {"json": {"message": message()}}

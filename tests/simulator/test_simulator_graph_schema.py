@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import email
 import email.policy
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,15 @@ def test_the_rules_of_our_own_name_what_the_schema_has() -> None:
     for rules in (graph_schema.REQUIRED, graph_schema.READ_ONLY):
         for name, properties in rules.items():
             assert set(properties) <= set(schema.properties(name)), name
+
+
+def test_the_schema_is_part_of_the_package() -> None:
+    """An installed relay finds the file: pyproject names it."""
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["relay"]
+    name = csdl.DATA.relative_to(root / "relay")
+    assert any(name.match(pattern) for pattern in patterns)
 
 
 def test_types_inherit_and_know_their_shape() -> None:
