@@ -69,6 +69,8 @@ class Entra:
         """Outage, slowness and faults, before the request is looked at."""
         if self.state.latency:
             await asyncio.sleep(self.state.latency)
+        if self.state.https_front == "block-page":
+            return block_page()
         if self.state.entra_down == "503":
             return web.Response(status=503, text="Service Unavailable", headers={"Retry-After": "5"})
         if self.state.entra_down == "hang":
@@ -306,6 +308,12 @@ def _take_basic_credentials(request: web.Request, form: dict[str, str]) -> None:
         raise refusal.no_credential() from error
     form.setdefault("client_id", client_id)
     form.setdefault("client_secret", secret)
+
+
+def block_page() -> web.Response:
+    """What a web filter says in place of the service."""
+    page = "<html><body><h1>Access blocked</h1><p>This site is not allowed by policy.</p></body></html>"
+    return web.Response(status=403, text=page, content_type="text/html", headers={"Server": "Example-Proxy"})
 
 
 async def misbehave(

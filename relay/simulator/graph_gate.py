@@ -13,7 +13,7 @@ from aiohttp import web
 
 from relay.simulator import graph_errors as refusal
 from relay.simulator import jwt
-from relay.simulator.entra import misbehave
+from relay.simulator.entra import block_page, misbehave
 from relay.simulator.faults import Fault
 from relay.simulator.graph_rates import Rates
 from relay.simulator.graph_store import GraphStore
@@ -51,6 +51,8 @@ class Gate:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Every answer carries Date, request-id and, when given, client-request-id."""
         state = self._services.state
+        if state.https_front == "block-page":
+            return block_page()
         request_id = str(uuid.uuid4())
         client_id = request.headers.get("client-request-id", request_id)
         self._services.store.counters["graph_requests"] += 1

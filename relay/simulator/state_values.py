@@ -153,7 +153,7 @@ READERS: dict[str, Reader] = {
     "graph_oversize": _choice("413", "400", "200"),
     "smtp_policy": _choice(None, "security-defaults", "conditional-access"),
     "smtp_front": _choice(None, "strips-starttls", "foreign-banner", "intercepts-tls"),
-    "https_front": _choice(None, "intercepts-tls"),
+    "https_front": _choice(None, "intercepts-tls", "block-page"),
 }
 """Key of `State` -> what reads a new value for it; each raises ValueError for a value that does not fit."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.simulator.kit import Connect, Start, fetch_token, token_answer
+from tests.simulator.kit import Connect, Start, fetch_token, http, token_answer
 
 
 async def test_a_firewall_hides_starttls(start: Start, connect: Connect) -> None:
@@ -59,6 +59,16 @@ async def test_https_is_broken_open(start: Start) -> None:
     assert issuer["commonName"] == "Example Proxy Inspection CA"
     await sim.change(https_front=None)
     assert (await token_answer(sim))[0] == 200
+
+
+async def test_a_web_filter_answers_instead(start: Start) -> None:
+    """A page, not JSON, from somebody who is not Microsoft; for Entra and Graph alike."""
+    sim = await start()
+    await sim.change(https_front="block-page")
+    for url in (f"{sim.authority}/common/discovery/instance", f"{sim.graph_url}/v1.0/me/messages"):
+        async with http(sim) as session, session.get(url) as answer:
+            assert (answer.status, answer.content_type) == (403, "text/html")
+            assert "request-id" not in answer.headers
 
 
 @pytest.mark.parametrize(
