@@ -71,7 +71,7 @@ class State:
         self.smtp_front: str | None = None
         self.https_front: str | None = None
         self.exchange_down = False
-        self.graph_down = False
+        self.graph_down: bool | str = False
         self.latency = options.latency
         self.second_334 = options.second_334
         self.refuse_long_lines = options.refuse_long_lines

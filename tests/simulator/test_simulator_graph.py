@@ -13,7 +13,7 @@ import pytest
 
 from relay.simulator.faults import Fault
 from relay.simulator.options import MEBIBYTE
-from tests.simulator.graphkit import DRAFTS, MAILBOX, MIME, SEND, GraphClient, message
+from tests.simulator.graphkit import DRAFTS, MAILBOX, MIME, SEND, GraphClient, message, slow_post
 from tests.simulator.kit import EXCHANGE_SCOPE, GRAPH_SCOPE, Clock, fetch_token
 
 
@@ -234,17 +234,7 @@ async def test_throttling(graph: GraphClient, clock: Clock) -> None:
 async def test_four_requests_at_once(graph: GraphClient) -> None:
     """The fifth is 429 while four are being read."""
     held = asyncio.Event()
-
-    async def slow() -> Any:
-        yield b"{"
-        await held.wait()
-        yield b"}"
-
-    headers = {"Authorization": f"Bearer {graph.token}", "Content-Type": "application/json"}
-    url = graph.sim.graph_url + SEND
-    slow_ones = [
-        asyncio.ensure_future(graph.session.post(url, data=slow(), headers=headers)) for _ in range(4)
-    ]
+    slow_ones = [slow_post(graph, held) for _ in range(4)]
     while graph.sim.limits_report()["graph"]["concurrency"] < 4:
         await asyncio.sleep(0)
     assert await graph.code("POST", SEND, json={"message": message()}) == (429, "ApplicationThrottled")
@@ -264,3 +254,9 @@ async def test_graph_faults(graph: GraphClient) -> None:
     assert len(graph.sim.messages) == 1
     await graph.sim.change(graph_down=True)
     assert await graph.code("POST", SEND, **mail) == (503, "ErrorServerBusy")
+    await graph.sim.change(graph_down="refuse")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await graph.ask("POST", SEND, **mail)
+    await graph.sim.change(graph_down=False)
+    await graph.ask("POST", SEND, **mail)
+    assert graph.status == 202
