@@ -136,7 +136,7 @@ def from_json(message: dict[str, Any], mailbox: str, names: Names, attachments: 
     senders = [_address(message[name]) for name in ("from", "sender") if message.get(name)]
     author = _author(senders, mailbox)
     text = _text_part(message.get("body") or {})
-    message_id = message.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
+    message_id = message["internetMessageId"]
     head = _head(message, _formatted(names(author), author), lists, message_id)
     boundary = ""
     if attachments:
@@ -159,12 +159,17 @@ def from_json(message: dict[str, Any], mailbox: str, names: Names, attachments: 
     )
 
 
+def new_message_id() -> str:
+    """A Message-ID as Exchange gives one to a message without."""
+    return email.utils.make_msgid(domain="simulator.outlook.com")
+
+
 def nested(item: dict[str, Any]) -> bytes:
     """The text of an itemAttachment's message: as given, nobody is put into its From."""
     lists = {name: _recipients(item, name) for name in ("toRecipients", "ccRecipients", "bccRecipients")}
     author = item.get("from") or item.get("sender")
     entry = (str(author["emailAddress"].get("name") or ""), _address(author)) if author else ("", "")
-    message_id = item.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
+    message_id = item.get("internetMessageId") or new_message_id()
     return _head(item, _formatted(*entry), lists, message_id) + _text_part(item.get("body") or {})
 
 
@@ -203,6 +208,7 @@ def _encoded(text: str) -> str:
 
 
 def _formatted(name: str, address: str) -> str:
+    name = " ".join(name.split())  # no line ends: they would begin a field of their own
     if address.isascii():
         return email.utils.formataddr((name, address))
     return f"{_encoded(name)} <{address}>"
@@ -217,11 +223,10 @@ def _recipients(message: dict[str, Any], name: str) -> list[tuple[str, str]]:
 
 
 def _checked(addresses: list[str]) -> list[str]:
-    """The addresses that are there. Raises GraphError for one that is none."""
-    given = [address for address in addresses if address]
-    if not all(map(valid_address, given)):
+    """The same addresses. Raises GraphError for one that is none, or an entry without any."""
+    if not all(map(valid_address, addresses)):
         raise refusal.invalid_recipients()
-    return given
+    return addresses
 
 
 def _text_part(body: dict[str, Any]) -> bytes:

@@ -93,6 +93,7 @@ async def test_mime_refusals(graph: GraphClient, mime: bytes, status: int, code:
         ({"toRecipients": []}, 400, "ErrorInvalidRecipients"),
         ({"toRecipients": [{"emailAddress": {"address": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"from": {"emailAddress": {"address": "ceo@contoso.com"}}}, 403, "ErrorSendAsDenied"),
+        ({"toRecipients": [{"emailAddress": {"name": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"colour": "red"}, 400, "RequestBodyRead"),
         ({"subject": 7}, 400, "RequestBodyRead"),
         ({"body": {"contentType": "rtf"}}, 400, "RequestBodyRead"),
@@ -172,6 +173,7 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
     file = bytes(range(256)) * (4 * 4096)
     draft = await graph.ask("POST", DRAFTS, json=message())
     assert (graph.status, draft["isDraft"]) == (201, True)
+    assert draft["internetMessageId"].startswith("<")
     item = {"AttachmentItem": {"attachmentType": "file", "name": "scan.pdf", "size": len(file)}}
     attachments = f"{DRAFTS}/{draft['id']}/attachments"
     session = await graph.ask("POST", f"{attachments}/createUploadSession", json=item)
@@ -185,6 +187,7 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
     assert "/Attachments(" in graph.headers["Location"]
     await graph.ask("POST", f"{DRAFTS}/{draft['id']}/send")
     assert graph.status == 202
+    assert graph.sim.messages[0].message_id == draft["internetMessageId"]
     parsed = email.message_from_bytes(graph.sim.messages[0].bytes(), policy=email.policy.default)
     assert [part.get_content() for part in parsed.iter_attachments()] == [file]
     assert list((graph.sim.directory / "drafts").iterdir()) == []
