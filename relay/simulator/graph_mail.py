@@ -21,6 +21,7 @@ from relay.simulator import graph_errors as refusal
 from relay.simulator.addresses import valid_address
 from relay.simulator.body import Header
 from relay.simulator.graph_recipients import distinct, header_recipients
+from relay.simulator.state import made_up_name
 
 KEPT_FIELDS = frozenset(
     [
@@ -86,8 +87,17 @@ class Mail:
             yield f"--{self.boundary}--\r\n".encode()
 
 
-def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str]) -> Mail:
-    """Read a base64 MIME message. Raises GraphError for base64, a header block or a recipient that cannot be read."""
+def from_mime(
+    encoded: bytes,
+    mailbox: str,
+    display_name: str,
+    known_headers: set[str],
+    names: Names = made_up_name,
+) -> Mail:
+    """Read a base64 MIME message; ``names`` is asked for another author than the mailbox.
+
+    Raises GraphError for base64, a header block or a recipient that cannot be read.
+    """
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", encoded), validate=True)
     except ValueError as error:
@@ -99,6 +109,7 @@ def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str
         raise refusal.bad_mime()
     senders = [address for name in ("from", "sender") for address in header.addresses(name)]
     author = _author(header.addresses("from"), mailbox)
+    name = display_name if author == mailbox else names(author)
     return Mail(
         recipients=distinct(
             [address for name in ("to", "cc", "bcc") for address in header_recipients(header.all(name))]
@@ -107,7 +118,7 @@ def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str
         subject=header.text("subject"),
         message_id=header.text("message-id"),
         has_bcc=bool(header.all("bcc")),
-        head=_rewritten(block, author, names(author), known_headers) + b"\r\n",
+        head=_rewritten(block, author, name, known_headers) + b"\r\n",
         rest=body,
         author=author,
     )
