@@ -239,3 +239,22 @@ async def test_a_mailbox_on_premises(graph: GraphClient) -> None:
     await graph.sim.change(on_premises=[MAILBOX])
     mail = {"json": {"message": message()}}
     assert await graph.code("POST", SEND, **mail) == (404, "MailboxNotEnabledForRESTAPI")
+
+
+async def test_drafts_and_their_files_are_listed(graph: GraphClient) -> None:
+    """By Message-ID, narrowed by $select; a draft of another mailbox is not among them."""
+    await graph.ask("POST", DRAFTS.replace("notifications", "scans"), json=message())
+    made = await graph.ask("POST", DRAFTS, json=message(internetMessageId="<it's@contoso.com>"))
+    await graph.ask("POST", DRAFTS, json=message())
+    assert len((await graph.ask("GET", DRAFTS))["value"]) == 2
+    query = {"$filter": "internetMessageId eq '<it''s@contoso.com>'", "$select": "id,isDraft,hasAttachments"}
+    (found,) = (await graph.ask("GET", DRAFTS, params=query))["value"]
+    assert (found["id"], found["isDraft"], found["hasAttachments"]) == (made["id"], True, False)
+    assert "subject" not in found
+    path = f"{DRAFTS}/{made['id']}/attachments"
+    await graph.ask("POST", path, json=FILE)
+    (file,) = (await graph.ask("GET", path, params={"$select": "name,size"}))["value"]
+    assert (file["name"], file["size"]) == ("a.txt", 1)
+    for wrong in ({"$select": "colour"}, {"$filter": "subject eq 'x'"}):
+        await graph.ask("GET", DRAFTS, params=wrong)
+        assert graph.status == 400
