@@ -138,7 +138,7 @@ class Graph:
         caller, draft = self._draft(request, "Mail.ReadWrite")
         _check_json_draft(draft)
         content = read_json(request, await self.gate.body(request, caller.mailbox))
-        graph_schema.check_attachment(content)
+        graph_schema.check_attachment("attachment", content)
         limit = self._state.limits.graph_attachment_size
         if limit and len(content.get("contentBytes") or "") * 3 // 4 >= limit:
             raise refusal.request_too_large()
