@@ -69,6 +69,56 @@ class CertificateFile(Section):
     passphrase: SecretText | None = Field(
         None, repr=False, description="Passphrase of the file (a secret value)."
     )
+    rotate: Switch = Field(
+        False, description="Relay replaces the certificate in time by itself, at the app registration as well."
+    )
+    lifetime: Duration = Field(
+        31_536_000.0, description="With rotate: how long each new certificate is good for."
+    )
+    object_id: Guid | None = Field(
+        None,
+        description="With rotate: Object ID of the app registration; not needed with Application.Read.All.",
+    )
+    remove_old: Switch = Field(
+        False, description="With rotate: take the old certificate out of the app registration afterwards."
+    )
+
+
+class NextCertificate(Section):
+    """upstreams[].next_credential.certificate"""
+
+    file: FilePath = Field(
+        description="PFX file, or a PEM that holds certificate and key.", examples=["next.pfx"]
+    )
+    passphrase: SecretText | None = Field(
+        None, repr=False, description="Passphrase of the file (a secret value)."
+    )
+
+
+class NextCredential(Section):
+    """upstreams[].next_credential"""
+
+    client_secret: SecretText | None = Field(
+        None, repr=False, description="The second client secret's Value (a secret value)."
+    )
+    client_secret_expires: Day | None = Field(None, description="Day on which that secret expires.")
+    certificate: NextCertificate | None = Field(
+        None, description="A certificate as the second credential, instead of a secret."
+    )
+
+
+class UserLoginSection(Section):
+    """upstreams[].user_login"""
+
+    file: FilePath = Field(
+        description="Where `relay login` keeps the sign-in, encrypted; the relay must be able to write it.",
+        examples=["user-login.json"],
+    )
+    key: SecretText | None = Field(
+        None,
+        repr=False,
+        description="What it is encrypted with (a secret value). Default: a key file beside it.",
+    )
 
 
 class UpstreamLimits(Section):
@@ -121,6 +171,12 @@ class UpstreamSection(Section):
     )
     federated_token_file: FilePath | None = Field(
         None, description="File with the token of a workload identity; instead of client_secret."
+    )
+    user_login: UserLoginSection | None = Field(
+        None, description="The user of from_email, who signs in once with `relay login`; instead of client_secret."
+    )
+    next_credential: NextCredential | None = Field(
+        None, description="A second credential, used when the first is refused: for a change without a gap."
     )
     port: Annotated[int, *whole(1, 65535)] = Field(587, description="SMTP submission port, STARTTLS.")
     timeout: Duration = Field(120.0, description="Longest wait for each network step upstream.")
