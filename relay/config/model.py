@@ -70,7 +70,8 @@ class CertificateFile(Section):
         None, repr=False, description="Passphrase of the file (a secret value)."
     )
     rotate: Switch = Field(
-        False, description="Relay replaces the certificate in time by itself, at the app registration as well."
+        False,
+        description="Relay replaces the certificate in time by itself, at the app registration as well.",
     )
     lifetime: Duration = Field(
         31_536_000.0, description="With rotate: how long each new certificate is good for."
@@ -173,7 +174,8 @@ class UpstreamSection(Section):
         None, description="File with the token of a workload identity; instead of client_secret."
     )
     user_login: UserLoginSection | None = Field(
-        None, description="The user of from_email, who signs in once with `relay login`; instead of client_secret."
+        None,
+        description="The user of from_email, who signs in once with `relay login`; instead of client_secret.",
     )
     next_credential: NextCredential | None = Field(
         None, description="A second credential, used when the first is refused: for a change without a gap."

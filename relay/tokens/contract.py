@@ -26,6 +26,8 @@ class Token:
     """Application permissions in the token; empty when there are none."""
     claims: dict[str, object] = field(default_factory=dict, repr=False)
     """The decoded payload: aud, tid, appid, nbf and so on; not verified, never logged whole."""
+    scopes: tuple[str, ...] = ()
+    """Delegated permissions: a user's token has these instead of ``roles``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,13 @@ Blocking (files, cryptography): call from a worker thread, except `scrub`.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.settings import Certificate, ClientSecret, Credential, FederatedTokenFile, Secret, Upstream
+from relay.settings import Certificate, ClientSecret, Credential, FederatedTokenFile, Secret, UserLogin
 from relay.tokens.reasons import local
 
 if TYPE_CHECKING:
@@ -129,18 +128,6 @@ def _certificate_fault(certificate: Certificate, fault: Exception) -> Exception:
     return reason.error(evidence=f"{certificate.file}: {shown}")
 
 
-def expires(upstream: Upstream) -> datetime.datetime | None:
-    """When the credential itself ends (UTC): the certificate's own date, or ``client_secret_expires``.
-
-    None when it is not known. Raises TokenError when the certificate cannot be read.
-    """
-    if isinstance(upstream.credential, Certificate):
-        return load_certificate(upstream.credential).leaf.not_valid_after_utc
-    if isinstance(upstream.credential, ClientSecret) and upstream.client_secret_expires:
-        return datetime.datetime.combine(upstream.client_secret_expires, datetime.time(), tzinfo=datetime.UTC)
-    return None
-
-
 def stamp(credential: Credential) -> tuple[int, int] | None:
     """Changes when the certificate's file does, so that a renewed one is used without a restart."""
     if not isinstance(credential, Certificate):
@@ -159,6 +146,8 @@ def scrub(text: str, credential: Credential) -> str:
         secrets.append(credential.secret)
     elif isinstance(credential, Certificate):
         secrets.append(credential.passphrase)
+    elif isinstance(credential, UserLogin):
+        secrets.append(credential.key)
     for secret in secrets:
         if secret is not None and secret.reveal():
             text = text.replace(secret.reveal(), "[secret]")
