@@ -10,6 +10,7 @@ from relay.alert.watch import Watch
 from relay.alert.ways import Ways
 from relay.clock import Clock
 from relay.errors import SpoolError
+from relay.keeper import Keeper
 from relay.ownmail import OwnMail
 from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
@@ -37,12 +38,15 @@ class _Memory:
 
 
 class Alarms:
-    """Looks at holds, lanes and the spool, and tells."""
+    """Looks at holds, lanes, the spool and the ends of credentials, and tells."""
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, own: OwnMail, clock: Clock) -> None:
+    def __init__(
+        self, spool: Spool, scheduler: Scheduler, own: OwnMail, keeper: Keeper, clock: Clock
+    ) -> None:
         self._spool = spool
         self._scheduler = scheduler
         self._own = own
+        self._keeper = keeper
         self._clock = clock
         self._found: dict[str, Cause] = {}
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
@@ -75,7 +79,9 @@ class Alarms:
             known=await self._alarm.known(),
         )
         self._log(found)
-        await self._alarm.look(found, now)
+        reminders = await self._keeper.causes(now)
+        await self._keeper.tell(reminders)
+        await self._alarm.look([*found, *reminders], now)
 
     def _log(self, found: list[Cause]) -> None:
         """A full spool and a backlog are said in the log once, too; a hold says so itself."""

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},
+    "keeper": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from relay import settings as to
 from relay.config import files
+from relay.config.credential_model import CertificateFile, NextCertificate
 from relay.config.findings import Findings
-from relay.config.model import CertificateFile, NextCertificate, UpstreamSection
+from relay.config.model import UpstreamSection
 from relay.config.secrets import SecretReader
 from relay.config.values import GUID
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from relay.config.credential_model import CertificateFile, NextCredential, UserLoginSection
 from relay.config.fields import (
     GB,
     MB,
@@ -58,68 +59,6 @@ DEFAULT_SPOOL = (
 # The stand-ins differ from each other so that they cause no further fault.
 _TENANT = "7f1c0c5e-5a7b-4a6e-9d3f-2b8f6f1f0a01"
 _CLIENT = "b7a0d3f2-91c4-4c55-8e0a-6c1b2d3e4f05"
-
-
-class CertificateFile(Section):
-    """upstreams[].certificate"""
-
-    file: FilePath = Field(
-        description="PFX file, or a PEM that holds certificate and key.", examples=["app.pfx"]
-    )
-    passphrase: SecretText | None = Field(
-        None, repr=False, description="Passphrase of the file (a secret value)."
-    )
-    rotate: Switch = Field(
-        False,
-        description="Relay replaces the certificate in time by itself, at the app registration as well.",
-    )
-    lifetime: Duration = Field(
-        31_536_000.0, description="With rotate: how long each new certificate is good for."
-    )
-    object_id: Guid | None = Field(
-        None,
-        description="With rotate: Object ID of the app registration; not needed with Application.Read.All.",
-    )
-    remove_old: Switch = Field(
-        False, description="With rotate: take the old certificate out of the app registration afterwards."
-    )
-
-
-class NextCertificate(Section):
-    """upstreams[].next_credential.certificate"""
-
-    file: FilePath = Field(
-        description="PFX file, or a PEM that holds certificate and key.", examples=["next.pfx"]
-    )
-    passphrase: SecretText | None = Field(
-        None, repr=False, description="Passphrase of the file (a secret value)."
-    )
-
-
-class NextCredential(Section):
-    """upstreams[].next_credential"""
-
-    client_secret: SecretText | None = Field(
-        None, repr=False, description="The second client secret's Value (a secret value)."
-    )
-    client_secret_expires: Day | None = Field(None, description="Day on which that secret expires.")
-    certificate: NextCertificate | None = Field(
-        None, description="A certificate as the second credential, instead of a secret."
-    )
-
-
-class UserLoginSection(Section):
-    """upstreams[].user_login"""
-
-    file: FilePath = Field(
-        description="Where `relay login` keeps the sign-in, encrypted; the relay must be able to write it.",
-        examples=["user-login.json"],
-    )
-    key: SecretText | None = Field(
-        None,
-        repr=False,
-        description="What it is encrypted with (a secret value). Default: a key file beside it.",
-    )
 
 
 class UpstreamLimits(Section):

@@ -9,8 +9,6 @@ about hourly, so a thread kept waiting would only cost memory, and one that hang
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from relay import events, settings
 from relay.clock import Clock
 from relay.errors import TokenError
 from relay.tokens import claims, policy
+from relay.tokens.away import away
 from relay.tokens.choice import Choice
 from relay.tokens.contract import Resource, Token, TokenSource, TokenState
 from relay.tokens.reasons import local
@@ -238,11 +237,8 @@ class EntraTokens(TokenSource):
             return local("internal").error(evidence=f"{type(fault).__name__} while asking")
 
     async def _in_thread(self, work: Callable[[], Token]) -> Token:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Token] = loop.create_future()
+        future = away(work, "relay-token")
         self._pending.add(future)
-        thread = threading.Thread(target=_run, args=(work, loop, future), name="relay-token", daemon=True)
-        thread.start()
         try:
             return await future
         finally:
@@ -293,19 +289,6 @@ class EntraTokens(TokenSource):
             code=error.code,
             evidence=error.evidence,
         )
-
-
-def _run(work: Callable[[], Token], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Token]) -> None:
-    """The thread's whole life. A caller that has gone (deadline, close) leaves nobody to tell."""
-    deliver: Callable[[], None]
-    try:
-        token = work()
-        deliver = lambda: None if future.done() else future.set_result(token)  # noqa: E731
-    except Exception as fault:
-        error = fault
-        deliver = lambda: None if future.done() else future.set_exception(error)  # noqa: E731
-    with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-        loop.call_soon_threadsafe(deliver)
 
 
 def _told(failure: TokenError | None) -> str | None:

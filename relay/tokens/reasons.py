@@ -233,8 +233,8 @@ LOCAL: tuple[Reason, ...] = (
     Reason(
         "user-login-again",
         "Entra wants the user to sign in again.",
-        "Run `relay login` again. If it is refused there, too: is the account enabled, its password current, and does "
-        "Conditional Access allow this application?",
+        "Run `relay login` again. If it is refused there, too, check that the account is enabled, its password current, "
+        "and that Conditional Access allows this application.",
     ),
     Reason(
         "user-declined",
