@@ -147,7 +147,7 @@ class Keeper:
         self._woken.clear()
 
     async def _rotate(self, upstream: Upstream, certificate: Certificate) -> float:
-        if certificate.rotation is None:
+        if certificate.rotation is None or not certificate.rotation.automatic:
             self._failures.pop(upstream.name, None)
             return PAUSE
         try:

@@ -52,8 +52,10 @@ class ClientSecret:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How the relay replaces its own certificate in time."""
+    """How a certificate is replaced, at the app registration as well."""
 
+    automatic: bool
+    """Whether the daemon does it in time; `relay certificate rotate` does it in any case."""
     lifetime: float
     """Of each new certificate, in seconds."""
     object_id: str | None
@@ -69,7 +71,7 @@ class Certificate:
     file: Path
     passphrase: Secret | None
     rotation: Rotation | None = None
-    """None: an administrator replaces it."""
+    """None: of a second credential, which is there to be replaced itself."""
 
 
 @dataclass(frozen=True, slots=True)

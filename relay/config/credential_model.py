@@ -21,14 +21,14 @@ class CertificateFile(Section):
         description="Relay replaces the certificate in time by itself, at the app registration as well.",
     )
     lifetime: Duration = Field(
-        31_536_000.0, description="With rotate: how long each new certificate is good for."
+        31_536_000.0, description="How long each new certificate is good for, when it is rotated."
     )
     object_id: Guid | None = Field(
         None,
-        description="With rotate: Object ID of the app registration; not needed with Application.Read.All.",
+        description="Object ID of the app registration, for rotating; not needed with Application.Read.All.",
     )
     remove_old: Switch = Field(
-        False, description="With rotate: take the old certificate out of the app registration afterwards."
+        False, description="After rotating, take the old certificate out of the app registration."
     )
 
 

@@ -59,8 +59,8 @@ class Credentials:
         if given.passphrase is not None:
             phrase = self._secrets.read(given.passphrase, f"{path}.passphrase")
         rotation = None
-        if isinstance(given, CertificateFile) and given.rotate:
-            rotation = to.Rotation(given.lifetime, given.object_id, given.remove_old)
+        if isinstance(given, CertificateFile):
+            rotation = to.Rotation(given.rotate, given.lifetime, given.object_id, given.remove_old)
         return to.Certificate(file, phrase, rotation)
 
     def _federated(self, text: str, path: str) -> to.FederatedTokenFile:

@@ -82,7 +82,8 @@ def _certificate(certificate: of.Certificate) -> dict[str, Any]:
     shown = {"file": str(certificate.file), "passphrase": _secret(certificate.passphrase)}
     if certificate.rotation is None:
         return shown
-    return {**shown, "rotate": True, **_plain(certificate.rotation)}
+    rotation = _plain(certificate.rotation)
+    return {**shown, "rotate": rotation.pop("automatic"), **rotation}
 
 
 def _listener(listener: of.Listener) -> dict[str, Any]:

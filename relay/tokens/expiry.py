@@ -88,7 +88,7 @@ def _state(
 
 def _of_certificate(name: str, slot: str, certificate: Certificate) -> CredentialState:
     known = keypair.facts(load_certificate(certificate).leaf)
-    rotates = certificate.rotation is not None
+    rotates = certificate.rotation is not None and certificate.rotation.automatic
     about = f"SHA-1 {known.sha1}"
     return CredentialState(name, slot, "certificate", known.ends, "certificate", rotates, about=about)
 
