@@ -92,10 +92,7 @@ class _Turn:
         present = load_certificate(self._certificate)
         new, fresh = self._new(present)
         if fresh or not self._logs_in():
-            if fresh or not self._is_registered(new):
-                self._register(new, present)
-            if not self._logs_in():
-                raise local("rotation-pending").error(evidence=f"SHA-1 {facts(new.leaf).sha1}")
+            self._make_known(new, present)
         self._put_in_place()
         removed, note = self._remove(present, new)
         return Rotated(facts(present.leaf), facts(new.leaf), removed, note)
@@ -132,6 +129,14 @@ class _Turn:
     def _token(self, certificate: Certificate) -> Token:
         one = dataclasses.replace(self._upstream, credential=certificate, next_credential=None)
         return Asker(one, self._clock).fetch(Resource.GRAPH)
+
+    def _make_known(self, new: KeyPair, present: KeyPair) -> None:
+        """Register the new key, unless that was done a moment ago. Raises TokenError while Entra does not take it."""
+        if not self._is_registered(new):
+            self._register(new, present)
+            if self._logs_in():
+                return
+        raise local("rotation-pending").error(evidence=f"SHA-1 {facts(new.leaf).sha1}")
 
     def _register(self, new: KeyPair, present: KeyPair) -> None:
         directory = Directory(self._upstream, self._token(self._certificate))
