@@ -12,15 +12,9 @@ import json
 from dataclasses import dataclass
 
 from relay.settings import ManagedIdentity, Upstream, UserLogin
-from relay.tokens.contract import Resource, Token
+from relay.tokens.contract import NEEDED_ROLE, NEEDED_SCOPE, Resource, Token
 from relay.tokens.credentials import GUID
 from relay.tokens.reasons import APP
-
-NEEDED_ROLE = {Resource.SMTP: "SMTP.SendAsApp", Resource.GRAPH: "Mail.Send"}
-"""The application permission that shows the right to send; Exchange roles (RBAC) leave no trace in a token."""
-
-NEEDED_SCOPE = {Resource.SMTP: "SMTP.Send", Resource.GRAPH: "Mail.Send"}
-"""The same for a user's token (facts 1.3)."""
 
 SERVICE = {Resource.SMTP: "Exchange Online", Resource.GRAPH: "Microsoft Graph"}
 _SERVICE_IDS = {
@@ -99,7 +93,7 @@ def seconds(claims: dict[str, object], name: str) -> float | None:
 
 def may_send(token: Token) -> bool:
     """Whether the token shows the right to send. False proves nothing: Exchange roles do not show."""
-    return NEEDED_ROLE[token.resource] in token.roles or NEEDED_SCOPE[token.resource] in token.scopes
+    return token.may_send
 
 
 def judge(token: Token, upstream: Upstream, *, now: float | None = None) -> list[Finding]:
