@@ -16,7 +16,7 @@ import typer
 from relay.simulator.app import Simulator
 from relay.simulator.faults import Fault
 from relay.simulator.options import DEFAULT_MAILBOXES, SimulatorOptions
-from relay.simulator.state import checked_permissions
+from relay.simulator.state_values import checked_certificate, checked_permissions
 
 Texts = list[str] | None
 
@@ -41,6 +41,14 @@ def read_send_as(texts: list[str]) -> dict[str, set[str]]:
             raise ValueError(f"--send-as reads MAILBOX=ADDRESS, not {text!r}")
         allowed.setdefault(mailbox, set()).add(address)
     return allowed
+
+
+def read_certificate(path: Path) -> str:
+    """A public certificate's PEM text. Raises ValueError."""
+    try:
+        return checked_certificate(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--certificate: {error}") from error
 
 
 def default_mailboxes(domain: str) -> list[str]:
@@ -112,6 +120,10 @@ def simulator_command(
     latency: Annotated[float, typer.Option(help="seconds added to every round trip")] = 0.0,
     fault: Annotated[Texts, typer.Option(help="where:action[:reply][;times=..] (repeatable)")] = None,
     send_as: Annotated[Texts, typer.Option(help="MAILBOX=ADDRESS (repeatable)")] = None,
+    certificate: Annotated[
+        list[Path] | None, typer.Option(help="public certificate, PEM (repeatable)")
+    ] = None,
+    public_client: Annotated[bool, typer.Option("--public-client", help="let users sign in by code")] = False,
     no_keep: Annotated[bool, typer.Option("--no-keep", help="count the mail only")] = False,
 ) -> None:
     """A stand-in for Entra ID, Exchange Online SMTP and Graph, for demos, tests and rehearsals."""
@@ -140,6 +152,8 @@ def simulator_command(
             latency=latency,
             faults=[Fault.parse(text) for text in fault or []],
             send_as=read_send_as(send_as or []),
+            certificates=[read_certificate(path) for path in certificate or []],
+            public_client=public_client,
             keep=not no_keep,
         )
     except ValueError as error:
