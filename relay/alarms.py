@@ -49,6 +49,7 @@ class Alarms:
         self._keeper = keeper
         self._clock = clock
         self._found: dict[str, Cause] = {}
+        self._reminders: list[Cause] = []
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
 
     def _ways(self) -> Ways:
@@ -79,9 +80,18 @@ class Alarms:
             known=await self._alarm.known(),
         )
         self._log(found)
-        reminders = await self._keeper.causes(now)
-        await self._keeper.tell(reminders)
-        await self._alarm.look([*found, *reminders], now)
+        await self._alarm.look([*found, *await self._remind(now)], now)
+
+    async def _remind(self, now: float) -> list[Cause]:
+        """Reminders of credentials' ends. A fault there must not silence the holds, nor call a reminder over."""
+        try:
+            self._reminders = await self._keeper.causes(now)
+            await self._keeper.tell(self._reminders)
+        except SpoolError:
+            raise
+        except Exception as error:
+            events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)
+        return self._reminders
 
     def _log(self, found: list[Cause]) -> None:
         """A full spool and a backlog are said in the log once, too; a hold says so itself."""

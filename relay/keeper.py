@@ -116,14 +116,9 @@ class Keeper:
         """Ends that Graph told before a restart: without them a reminder would seem to be over."""
         if self._loaded:
             return
-        kept = await self._spool.remembered(_ENDS)
-        self._loaded = True
         self.ends.clear()
-        for one in self._settings.upstreams:
-            for slot, secret in _secrets(one):
-                end, _, print_ = kept.get(f"{_ENDS}{slot}:{one.name}", "").partition(" ")
-                if print_ == secret.secret.fingerprint():
-                    self.ends[one.name, slot] = float(end)
+        self.ends.update(await known_ends(self._spool, self._settings))
+        self._loaded = True
 
     # what is done
 
@@ -215,6 +210,18 @@ class Keeper:
             await self._spool.remember(f"{_ENDS}{slot}:{name}", f"{end} {secret.secret.fingerprint()}")
         except SpoolError:
             self._asked.pop(name, None)  # asked again at the next round
+
+
+async def known_ends(spool: Spool, settings: Settings) -> dict[tuple[str, str], float]:
+    """Ends that Graph has told of the secrets in use; those of other secrets do not count. Raises SpoolError."""
+    kept = await spool.remembered(_ENDS)
+    ends = {}
+    for upstream in settings.upstreams:
+        for slot, secret in _secrets(upstream):
+            end, _, of_which = kept.get(f"{_ENDS}{slot}:{upstream.name}", "").partition(" ")
+            if of_which == secret.secret.fingerprint():
+                ends[upstream.name, slot] = float(end)
+    return ends
 
 
 def _secrets(upstream: Upstream) -> list[tuple[str, ClientSecret]]:

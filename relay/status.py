@@ -168,6 +168,8 @@ def _idle_health(settings: Settings, name: str) -> LaneHealth:
 
 async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
+    from relay.keeper import known_ends
+
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
     try:
@@ -182,6 +184,9 @@ async def offline(settings: Settings) -> dict[str, Any]:
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]
-        return await report(settings, spool, started=None, listeners=listeners, health=health, tokens={})
+        ends = await known_ends(spool, settings)
+        return await report(
+            settings, spool, started=None, listeners=listeners, health=health, tokens={}, ends=ends
+        )
     finally:
         await spool.close()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from relay.clock import Clock
 from relay.errors import TokenError
-from relay.settings import ManagedIdentity, Upstream, UserLogin
+from relay.settings import Certificate, ManagedIdentity, Upstream, UserLogin
 from relay.tokens import claims, credentials, faults
 from relay.tokens.contract import Resource, Token
 from relay.tokens.reasons import Reason, local
@@ -155,10 +155,23 @@ class Asker:
             return self._name_issuer()
         if reason.slug == "consent-missing" and self._is_user():
             return "Then run `relay login` again."
+        hint = self._thumbprint() if reason.slug == "certificate-unknown" else ""
         about_clock = reason.slug in ("clock-wrong", "tls-clock", "certificate-unknown")
         if about_clock and self.skew is not None and abs(self.skew) > claims.SKEW_LIMIT:
-            return skew_text(self.skew)
-        return ""
+            hint = f"{hint} {skew_text(self.skew)}".strip()
+        return hint
+
+    def _thumbprint(self) -> str:
+        """What to compare in the admin center."""
+        from relay.tokens.keypair import facts
+
+        certificate = self._upstream.credential
+        if not isinstance(certificate, Certificate):
+            return ""
+        try:
+            return f"Its thumbprint (SHA-1) is {facts(credentials.load_certificate(certificate).leaf).sha1}."
+        except TokenError:  # replaced just now; only a hint
+            return ""
 
     def _ids_are_swapped(self) -> bool:
         """Certain only by asking: is there a tenant whose id is our client id? (One request, on this error only.)"""

@@ -21,6 +21,15 @@ _SERVICE_IDS = {
     Resource.SMTP: "00000002-0000-0ff1-ce00-000000000000",
     Resource.GRAPH: "00000003-0000-0000-c000-000000000000",
 }
+READERS = frozenset(
+    {
+        "Application.Read.All",
+        "Application.ReadWrite.All",
+        "Application.ReadWrite.OwnedBy",
+        "Directory.Read.All",
+    }
+)
+"""Application permissions with which a registration can be read."""
 SKEW_LIMIT = 300.0
 """Seconds between this clock and Microsoft's beyond which signatures and tokens are refused."""
 
@@ -38,6 +47,12 @@ _ADD_SCOPE = {
     resource: f"Steps 3 and 4: {APP} > API permissions > Add a permission > Microsoft Graph > Delegated permissions > "
     f"{scope}, grant consent, then run `relay login` again."
     for resource, scope in NEEDED_SCOPE.items()
+}
+_ADD_TO_IDENTITY = {
+    resource: f"A managed identity has no page for API permissions: assign {role} of {SERVICE[resource]} to it by "
+    f"New-MgServicePrincipalAppRoleAssignment (docs/credentials.md), or the Exchange role Application {role}. An "
+    "assignment shows only in new tokens, which can take Azure a day."
+    for resource, role in NEEDED_ROLE.items()
 }
 _ADD_ROLE = {Resource.SMTP: _ADD_SMTP_ROLE, Resource.GRAPH: _ADD_GRAPH_ROLE}
 
@@ -122,7 +137,7 @@ def _about_rights(token: Token, upstream: Upstream) -> list[Finding]:
                 "delegated", "fail", seen, "Use the client id and credential of an application (steps 5, 6)."
             )
         ]
-    return [_about_roles(token)]
+    return [_about_roles(token, upstream)]
 
 
 def _about_scopes(token: Token) -> Finding:
@@ -137,17 +152,18 @@ def _about_scopes(token: Token) -> Finding:
     return Finding("scope-absent", "fail", seen, _ADD_SCOPE[token.resource])
 
 
-def _about_roles(token: Token) -> Finding:
+def _about_roles(token: Token, upstream: Upstream) -> Finding:
     role, service = NEEDED_ROLE[token.resource], SERVICE[token.resource]
+    remedies = _ADD_TO_IDENTITY if isinstance(upstream.credential, ManagedIdentity) else _ADD_ROLE
     if role in token.roles:
         return Finding(
             "role-present", "ok", f"{service}: the token carries {role}.", _AFTER_ROLE[token.resource]
         )
     if token.roles:
         seen = f"{service}: {role} is not granted; the token carries only {', '.join(token.roles)}."
-        return Finding("role-other", "warn", seen, _ADD_ROLE[token.resource])
+        return Finding("role-other", "warn", seen, remedies[token.resource])
     seen = f"{service}: the token carries no permission: either consent is missing, or Exchange roles (RBAC) are used."
-    return Finding("role-absent", "warn", seen, _ADD_ROLE[token.resource])
+    return Finding("role-absent", "warn", seen, remedies[token.resource])
 
 
 _AFTER_ROLE = {

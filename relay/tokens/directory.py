@@ -16,21 +16,13 @@ from typing import Any
 from relay.errors import TokenError
 from relay.settings import Upstream
 from relay.tokens import faults
+from relay.tokens.claims import READERS
 from relay.tokens.contract import Token
 from relay.tokens.credentials import KeyPair
 from relay.tokens.keypair import facts
 from relay.tokens.reasons import local
 from relay.tokens.wire import Answer, Http
 
-READERS = frozenset(
-    {
-        "Application.Read.All",
-        "Application.ReadWrite.All",
-        "Application.ReadWrite.OwnedBy",
-        "Directory.Read.All",
-    }
-)
-"""Application permissions with which a registration can be read."""
 PROOF_AUDIENCE = "00000002-0000-0000-c000-000000000000"
 PROOF_SECONDS = 600
 """The longest life of a proof."""

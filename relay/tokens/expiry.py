@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from relay.errors import TokenError
-from relay.settings import Certificate, ClientSecret, Credential, ManagedIdentity, Upstream, UserLogin
+from relay.settings import (
+    Certificate,
+    ClientSecret,
+    Credential,
+    FederatedTokenFile,
+    ManagedIdentity,
+    Rotation,
+    Upstream,
+    UserLogin,
+)
 from relay.tokens import keypair, vault
 from relay.tokens.choice import NAMES
-from relay.tokens.claims import Finding
+from relay.tokens.claims import READERS, Finding
 from relay.tokens.credentials import load_certificate
-from relay.tokens.reasons import APP
+from relay.tokens.reasons import APP, local
 
 REMINDERS = (60, 30, 14, 7, 1)
 """Days before the end at which an administrator is reminded (design section 3)."""
@@ -83,7 +93,13 @@ def _state(
         return CredentialState(name, slot, kind, known, "graph")
     if isinstance(credential, ClientSecret) and day is not None:
         return CredentialState(name, slot, kind, _midnight(day), "configuration")
-    return CredentialState(name, slot, kind, None)
+    return CredentialState(name, slot, kind, None, about=_about(credential))
+
+
+def _about(credential: Credential) -> str:
+    if isinstance(credential, ManagedIdentity):
+        return f"client id {credential.client_id}" if credential.client_id else "system-assigned"
+    return str(credential.file) if isinstance(credential, FederatedTokenFile) else ""
 
 
 def _of_certificate(name: str, slot: str, certificate: Certificate) -> CredentialState:
@@ -172,12 +188,33 @@ def _open_end(state: CredentialState, called: str) -> str:
     return f"The {called} of {state.upstream} does not end."
 
 
-def credential_findings(upstream: Upstream, now: float, ends: Ends | None = None) -> list[Finding]:
-    """What a check should say about the credentials' ends: one finding each. Reads files, asks nobody.
+def credential_findings(
+    upstream: Upstream, now: float, ends: Ends | None = None, graph_roles: Collection[str] | None = None
+) -> list[Finding]:
+    """What a check should say about the credentials: their ends, and whether they can be renewed. Asks nobody.
 
-    Slugs: ``credential-expiry``, ``credential-unusable``; with ``-next`` for the second credential.
+    ``graph_roles``: the roles of a Graph token, when there is one. Slugs: ``credential-expiry``,
+    ``credential-unusable`` (both with ``-next`` for the second credential), ``rotation-impossible``. Reads files.
     """
-    return [_finding(state, now) for state in credential_states(upstream, ends)]
+    found = [_finding(state, now) for state in credential_states(upstream, ends)]
+    certificate = upstream.credential
+    if isinstance(certificate, Certificate) and certificate.rotation and certificate.rotation.automatic:
+        found += _about_rotation(certificate, certificate.rotation, graph_roles)
+    return found
+
+
+def _about_rotation(
+    certificate: Certificate, rotation: Rotation, graph_roles: Collection[str] | None
+) -> list[Finding]:
+    """What would keep the relay from replacing its certificate, months before it has to."""
+    folder = certificate.file.parent
+    if not (os.access(folder, os.W_OK | os.X_OK) and os.access(certificate.file, os.W_OK)):
+        reason = local("certificate-read-only")
+        return [Finding("rotation-impossible", "warn", f"{certificate.file}: {reason.says}", reason.remedy)]
+    if rotation.object_id is None and graph_roles is not None and not READERS & set(graph_roles):
+        reason = local("object-id-unknown")
+        return [Finding("rotation-impossible", "warn", reason.says, reason.remedy)]
+    return []
 
 
 def _finding(state: CredentialState, now: float) -> Finding:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from relay.tokens.keypair import hand_over
+
 _PAUSE = 0.05
 """Seconds between two tries."""
 
@@ -21,7 +23,7 @@ def locked(file: Path, seconds: float) -> Iterator[None]:
     name = file.with_name(file.name + ".lock")
     handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _hand_over(name, file.parent)
+        hand_over(name, file.parent)  # a lock made by root's command must not shut the daemon out
         deadline = time.monotonic() + seconds
         while not _try(handle):
             if time.monotonic() >= deadline:
@@ -30,13 +32,6 @@ def locked(file: Path, seconds: float) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _hand_over(name: Path, folder: Path) -> None:
-    """A lock made by root's command must not shut the daemon out."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(name, owner.st_uid, owner.st_gid)
 
 
 def _try(handle: int) -> bool:

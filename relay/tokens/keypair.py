@@ -107,7 +107,7 @@ def write_private(file: Path, content: bytes, *, new: bool = False, mode: int = 
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        _hand_over(draft, file if file.exists() else file.parent)
+        hand_over(draft, file if file.exists() else file.parent)
         if new:
             os.link(draft, file)
         else:
@@ -118,7 +118,8 @@ def write_private(file: Path, content: bytes, *, new: bool = False, mode: int = 
     _sync_folder(file.parent)
 
 
-def _hand_over(draft: Path, like: Path) -> None:
+def hand_over(draft: Path, like: Path) -> None:
+    """When root runs this: give a new file the owner of another file or folder. Raises OSError."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         owner = like.stat()
         os.chown(draft, owner.st_uid, owner.st_gid)

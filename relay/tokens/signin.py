@@ -56,15 +56,12 @@ class UserClient:
 
         Two resources, and an operator's `relay login`, take turns: each works with the newest one.
         """
+        _check_writable(self._login)
         try:
             with locked(self._login.file, vault.LOCK_SECONDS):
                 return self._refresh(resource)
         except TimeoutError as busy:
             raise local("timed-out").error(evidence=str(busy)) from None
-        except OSError as fault:
-            if not isinstance(fault, PermissionError | FileNotFoundError):
-                raise  # the network's: requests' exceptions are OSErrors, too
-            raise vault.unwritable(self._login, fault) from fault
 
     def _refresh(self, resource: Resource) -> dict[str, object]:
         kept = vault.read(self._login)
@@ -137,7 +134,7 @@ def sign_in(
 
 
 def _check_writable(login: UserLogin) -> None:
-    """Before the user is bothered."""
+    """Before a user is bothered, or a refresh token is spent whose successor could not be kept."""
     if not os.access(login.file.parent, os.W_OK | os.X_OK):
         raise vault.unwritable(login, PermissionError(13, "Permission denied"))
 

@@ -12,10 +12,19 @@ import pytest
 from relay.alert.causes import Cause
 from relay.alert.watch import Watch
 from relay.keeper import Keeper
-from relay.settings import ClientSecret, ManagedIdentity, Secret, Settings, Upstream, UserLogin
+from relay.settings import (
+    Certificate,
+    ClientSecret,
+    ManagedIdentity,
+    Rotation,
+    Secret,
+    Settings,
+    Upstream,
+    UserLogin,
+)
 from relay.spool.contract import Spool
 from relay.spool.factory import build_spool
-from relay.tokens import vault
+from relay.tokens import keypair, vault
 from relay.tokens.expiry import credential_findings, credential_states, days_left, says, stage
 from tests.alert.kit import FakeStore, Logged, a_cause
 from tests.alert.test_watch import tell
@@ -141,6 +150,27 @@ def test_what_a_check_says() -> None:
             name
         )
         assert bool(finding.remedy) == (level != "ok"), name
+
+
+def test_a_check_says_early_when_a_certificate_cannot_be_replaced(tmp_path: Path) -> None:
+    """Its folder, and the Object ID; nothing of the kind for one that an administrator replaces."""
+    pair = keypair.make("relay", 365 * DAY, OVER)
+    file = tmp_path / "app.pem"
+    keypair.write_private(file, keypair.to_pem(pair))
+
+    def slugs(roles: list[str] | None = None, **changes: object) -> list[str]:
+        rotation = dataclasses.replace(Rotation(True, 365 * DAY, None, False), **changes)  # type: ignore[arg-type]
+        upstream = make_upstream(credential=Certificate(file, None, rotation))
+        return [one.slug for one in credential_findings(upstream, OVER, graph_roles=roles)]
+
+    assert slugs() == slugs(["Application.Read.All"]) == ["credential-expiry"]
+    assert slugs(["Mail.Send"]) == ["credential-expiry", "rotation-impossible"]
+    assert (
+        slugs(["Mail.Send"], object_id="x") == slugs(["Mail.Send"], automatic=False) == ["credential-expiry"]
+    )
+    gone = make_upstream(credential=Certificate(tmp_path / "gone.pem", None))
+    (finding,) = credential_findings(gone, OVER)
+    assert (finding.slug, finding.level, bool(finding.remedy)) == ("credential-unusable", "fail", True)
 
 
 def test_the_end_that_graph_knows_wins(tmp_path: Path) -> None:

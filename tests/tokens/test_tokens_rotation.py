@@ -216,3 +216,13 @@ async def test_graph_that_fails_changes_nothing(host: Host, status: int, code: s
     assert host.thumbprint() == before
     host.fake.graph_fault = None
     assert (await host.advance()).old.sha256 == before
+
+
+async def test_an_unknown_certificate_is_named_by_its_thumbprint(host: Host, make: Make) -> None:
+    """What an administrator compares with the admin center's column."""
+    host.fake.certificates.clear()
+    tokens = make(credential=host.credential, authority=host.fake.authority, ca_file=host.fake.ca_file)
+    with pytest.raises(TokenError) as caught:
+        await tokens.token(Resource.SMTP)
+    assert caught.value.code == "certificate-unknown"
+    assert keypair.facts(load_certificate(host.credential).leaf).sha1 in caught.value.remedy
