@@ -122,6 +122,7 @@ class Simulator:
         """Take services down or bring them back as the state says; call it after changing ``state`` directly."""
         await self._exchange.follow(down=self.state.exchange_down)
         await self._entra_service.follow(down=self.state.entra_down == "refuse")
+        await self._graph_service.follow(down=self.state.graph_down == "refuse")
 
     async def change(self, **changes: Any) -> None:
         """Change the tenant as PATCH /state does. Raises ValueError for an unknown key or a bad value."""

@@ -182,8 +182,8 @@ class Entra:
     def _tokens(self, form: Mapping[str, str]) -> dict[str, object]:
         """The answer to a token request whose grant and app are known. Raises EntraError."""
         if form["grant_type"] != "client_credentials":
-            if not self.state.public_client and not form.get("client_secret"):
-                raise refusal.no_credential()
+            if not self.state.public_client or form.get("client_secret"):
+                self._check_credential(form)
             redeem = self.users.refresh if form["grant_type"] == "refresh_token" else self.users.redeem_device
             return redeem(form, self.authority)
         acr = self._check_credential(form)

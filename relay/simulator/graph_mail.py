@@ -21,6 +21,7 @@ from relay.simulator import graph_errors as refusal
 from relay.simulator.addresses import valid_address
 from relay.simulator.body import Header
 from relay.simulator.graph_recipients import distinct, header_recipients
+from relay.simulator.state import made_up_name
 
 KEPT_FIELDS = frozenset(
     [
@@ -86,8 +87,17 @@ class Mail:
             yield f"--{self.boundary}--\r\n".encode()
 
 
-def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str]) -> Mail:
-    """Read a base64 MIME message. Raises GraphError for base64, a header block or a recipient that cannot be read."""
+def from_mime(
+    encoded: bytes,
+    mailbox: str,
+    display_name: str,
+    known_headers: set[str],
+    names: Names = made_up_name,
+) -> Mail:
+    """Read a base64 MIME message; ``names`` is asked for another author than the mailbox.
+
+    Raises GraphError for base64, a header block or a recipient that cannot be read.
+    """
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", encoded), validate=True)
     except ValueError as error:
@@ -99,6 +109,7 @@ def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str
         raise refusal.bad_mime()
     senders = [address for name in ("from", "sender") for address in header.addresses(name)]
     author = _author(header.addresses("from"), mailbox)
+    name = display_name if author == mailbox else names(author)
     return Mail(
         recipients=distinct(
             [address for name in ("to", "cc", "bcc") for address in header_recipients(header.all(name))]
@@ -107,7 +118,7 @@ def from_mime(encoded: bytes, mailbox: str, names: Names, known_headers: set[str
         subject=header.text("subject"),
         message_id=header.text("message-id"),
         has_bcc=bool(header.all("bcc")),
-        head=_rewritten(block, author, names(author), known_headers) + b"\r\n",
+        head=_rewritten(block, author, name, known_headers) + b"\r\n",
         rest=body,
         author=author,
     )
@@ -136,7 +147,7 @@ def from_json(message: dict[str, Any], mailbox: str, names: Names, attachments: 
     senders = [_address(message[name]) for name in ("from", "sender") if message.get(name)]
     author = _author(senders, mailbox)
     text = _text_part(message.get("body") or {})
-    message_id = message.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
+    message_id = message["internetMessageId"]
     head = _head(message, _formatted(names(author), author), lists, message_id)
     boundary = ""
     if attachments:
@@ -159,12 +170,17 @@ def from_json(message: dict[str, Any], mailbox: str, names: Names, attachments: 
     )
 
 
+def new_message_id() -> str:
+    """A Message-ID as Exchange gives one to a message without."""
+    return email.utils.make_msgid(domain="simulator.outlook.com")
+
+
 def nested(item: dict[str, Any]) -> bytes:
     """The text of an itemAttachment's message: as given, nobody is put into its From."""
     lists = {name: _recipients(item, name) for name in ("toRecipients", "ccRecipients", "bccRecipients")}
     author = item.get("from") or item.get("sender")
     entry = (str(author["emailAddress"].get("name") or ""), _address(author)) if author else ("", "")
-    message_id = item.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
+    message_id = item.get("internetMessageId") or new_message_id()
     return _head(item, _formatted(*entry), lists, message_id) + _text_part(item.get("body") or {})
 
 
@@ -203,6 +219,7 @@ def _encoded(text: str) -> str:
 
 
 def _formatted(name: str, address: str) -> str:
+    name = " ".join(name.split())  # no line ends: they would begin a field of their own
     if address.isascii():
         return email.utils.formataddr((name, address))
     return f"{_encoded(name)} <{address}>"
@@ -217,11 +234,10 @@ def _recipients(message: dict[str, Any], name: str) -> list[tuple[str, str]]:
 
 
 def _checked(addresses: list[str]) -> list[str]:
-    """The addresses that are there. Raises GraphError for one that is none."""
-    given = [address for address in addresses if address]
-    if not all(map(valid_address, given)):
+    """The same addresses. Raises GraphError for one that is none, or an entry without any."""
+    if not all(map(valid_address, addresses)):
         raise refusal.invalid_recipients()
-    return given
+    return addresses
 
 
 def _text_part(body: dict[str, Any]) -> bytes:

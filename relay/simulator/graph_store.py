@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.simulator import graph_errors as refusal
-from relay.simulator.graph_mail import NESTED, Attachment, Mail, nested
+from relay.simulator.graph_mail import NESTED, Attachment, Mail, nested, new_message_id
 
 SESSION_LIFE = 3600.0  # seconds an upload session stays open (unverified)
 
@@ -105,7 +105,9 @@ class GraphStore:
         self.known_headers: dict[str, set[str]] = {}
 
     def draft_add(self, mailbox: str, message: dict[str, Any], mime: Mail | None = None) -> Draft:
-        """A new draft; the attachments within the JSON move to disk."""
+        """A new draft with a Message-ID; the attachments within the JSON move to disk."""
+        if mime is None and not message.get("internetMessageId"):
+            message = {**message, "internetMessageId": new_message_id()}
         identity = base64.urlsafe_b64encode(b"AAMk" + secrets.token_bytes(44)).decode()
         draft = Draft(identity, mailbox, message, mime)
         for attachment in message.get("attachments") or []:

@@ -21,7 +21,8 @@ class Submission:
     def read_mime(self, mailbox: str, content: bytes) -> Mail:
         """A base64 MIME request. Raises GraphError."""
         known = self._drafts.known_headers.get(mailbox, set())
-        return from_mime(content, mailbox, self._state.display_name, known)
+        names = self._state.display_name
+        return from_mime(content, mailbox, names(mailbox), known, names)
 
     def mail(self, draft: Draft) -> Mail:
         """The draft as a message; its custom headers become known to the mailbox. Raises GraphError."""

@@ -15,6 +15,11 @@ from relay.simulator.state_values import READERS, TWO_YEARS, checked_permissions
 _LIMITS = frozenset(item.name for item in fields(Limits))
 
 
+def made_up_name(mailbox: str) -> str:
+    """A directory name for a mailbox that was given none."""
+    return mailbox.partition("@")[0].replace(".", " ").replace("-", " ").title()
+
+
 class State:
     """One tenant, its app registration, its mailboxes and limits. Addresses are kept in lower case."""
 
@@ -71,7 +76,7 @@ class State:
         self.smtp_front: str | None = None
         self.https_front: str | None = None
         self.exchange_down = False
-        self.graph_down = False
+        self.graph_down: bool | str = False
         self.latency = options.latency
         self.second_334 = options.second_334
         self.refuse_long_lines = options.refuse_long_lines
@@ -104,7 +109,7 @@ class State:
     def display_name(self, mailbox: str) -> str:
         """The directory's name of a mailbox, made from the address when none was given."""
         given = self.display_names.get(mailbox.lower())
-        return given or mailbox.partition("@")[0].replace(".", " ").replace("-", " ").title()
+        return given or made_up_name(mailbox)
 
     def may_send_as(self, mailbox: str, address: str) -> bool:
         """Whether this mailbox's logon may put the address into From (itself, or Send As)."""

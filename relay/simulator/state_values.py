@@ -96,7 +96,7 @@ def _optional(reader: Reader) -> Reader:
     return lambda value: None if value is None else reader(value)
 
 
-def _choice(*words: str | None) -> Reader:
+def _choice(*words: str | bool | None) -> Reader:
     def read(value: Any) -> Any:
         if value not in words:
             raise ValueError(f"one of {', '.join(map(str, words))} is needed")
@@ -111,7 +111,6 @@ _FLAGS = [
     "tenant_exists",
     "any_mailbox",
     "exchange_down",
-    "graph_down",
     "smtp_auth_disabled_tenant",
     "second_334",
     "refuse_long_lines",
@@ -150,6 +149,7 @@ READERS: dict[str, Reader] = {
     "auto_sign_in": _optional(_text),
     "entra_error": _optional(read_number),
     "entra_down": _choice(None, "refuse", "503", "hang"),
+    "graph_down": _choice(False, True, "refuse"),
     "graph_oversize": _choice("413", "400", "200"),
     "smtp_policy": _choice(None, "security-defaults", "conditional-access"),
     "smtp_front": _choice(None, "strips-starttls", "foreign-banner", "intercepts-tls"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -46,6 +48,18 @@ class GraphClient:
         return await self.ask(
             "POST", SEND, data=base64.encodebytes(mime), headers={"Content-Type": "text/plain"}
         )
+
+
+def slow_post(graph: GraphClient, held: asyncio.Event) -> asyncio.Future[aiohttp.ClientResponse]:
+    """A sendMail whose body ends only when ``held`` is set; then it is 400, for it says nothing."""
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await held.wait()
+        yield b"}"
+
+    headers = {"Authorization": f"Bearer {graph.token}", "Content-Type": "application/json"}
+    return asyncio.ensure_future(graph.session.post(graph.sim.graph_url + SEND, data=body(), headers=headers))
 
 
 def message(**changes: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from relay.simulator.faults import Fault
 from relay.simulator.options import MEBIBYTE
-from tests.simulator.graphkit import DRAFTS, MAILBOX, MIME, SEND, GraphClient, message
+from tests.simulator.graphkit import DRAFTS, MAILBOX, MIME, SEND, GraphClient, message, slow_post
 from tests.simulator.kit import EXCHANGE_SCOPE, GRAPH_SCOPE, Clock, fetch_token
 
 
@@ -93,6 +93,7 @@ async def test_mime_refusals(graph: GraphClient, mime: bytes, status: int, code:
         ({"toRecipients": []}, 400, "ErrorInvalidRecipients"),
         ({"toRecipients": [{"emailAddress": {"address": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"from": {"emailAddress": {"address": "ceo@contoso.com"}}}, 403, "ErrorSendAsDenied"),
+        ({"toRecipients": [{"emailAddress": {"name": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"colour": "red"}, 400, "RequestBodyRead"),
         ({"subject": 7}, 400, "RequestBodyRead"),
         ({"body": {"contentType": "rtf"}}, 400, "RequestBodyRead"),
@@ -172,6 +173,7 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
     file = bytes(range(256)) * (4 * 4096)
     draft = await graph.ask("POST", DRAFTS, json=message())
     assert (graph.status, draft["isDraft"]) == (201, True)
+    assert draft["internetMessageId"].startswith("<")
     item = {"AttachmentItem": {"attachmentType": "file", "name": "scan.pdf", "size": len(file)}}
     attachments = f"{DRAFTS}/{draft['id']}/attachments"
     session = await graph.ask("POST", f"{attachments}/createUploadSession", json=item)
@@ -185,6 +187,7 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
     assert "/Attachments(" in graph.headers["Location"]
     await graph.ask("POST", f"{DRAFTS}/{draft['id']}/send")
     assert graph.status == 202
+    assert graph.sim.messages[0].message_id == draft["internetMessageId"]
     parsed = email.message_from_bytes(graph.sim.messages[0].bytes(), policy=email.policy.default)
     assert [part.get_content() for part in parsed.iter_attachments()] == [file]
     assert list((graph.sim.directory / "drafts").iterdir()) == []
@@ -234,17 +237,7 @@ async def test_throttling(graph: GraphClient, clock: Clock) -> None:
 async def test_four_requests_at_once(graph: GraphClient) -> None:
     """The fifth is 429 while four are being read."""
     held = asyncio.Event()
-
-    async def slow() -> Any:
-        yield b"{"
-        await held.wait()
-        yield b"}"
-
-    headers = {"Authorization": f"Bearer {graph.token}", "Content-Type": "application/json"}
-    url = graph.sim.graph_url + SEND
-    slow_ones = [
-        asyncio.ensure_future(graph.session.post(url, data=slow(), headers=headers)) for _ in range(4)
-    ]
+    slow_ones = [slow_post(graph, held) for _ in range(4)]
     while graph.sim.limits_report()["graph"]["concurrency"] < 4:
         await asyncio.sleep(0)
     assert await graph.code("POST", SEND, json={"message": message()}) == (429, "ApplicationThrottled")
@@ -264,3 +257,9 @@ async def test_graph_faults(graph: GraphClient) -> None:
     assert len(graph.sim.messages) == 1
     await graph.sim.change(graph_down=True)
     assert await graph.code("POST", SEND, **mail) == (503, "ErrorServerBusy")
+    await graph.sim.change(graph_down="refuse")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await graph.ask("POST", SEND, **mail)
+    await graph.sim.change(graph_down=False)
+    await graph.ask("POST", SEND, **mail)
+    assert graph.status == 202

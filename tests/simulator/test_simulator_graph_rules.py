@@ -11,7 +11,17 @@ import pytest
 
 from relay.simulator.faults import Fault
 from relay.simulator.options import MEBIBYTE
-from tests.simulator.graphkit import DRAFTS, FILE, MAILBOX, MIME, SEND, GraphClient, encoded, message
+from tests.simulator.graphkit import (
+    DRAFTS,
+    FILE,
+    MAILBOX,
+    MIME,
+    SEND,
+    GraphClient,
+    encoded,
+    message,
+    slow_post,
+)
 from tests.simulator.kit import GRAPH_SCOPE, Clock, fetch_token
 
 
@@ -206,16 +216,7 @@ async def test_one_mailbox_has_its_own_share(graph: GraphClient) -> None:
     """The mailbox's concurrency can be smaller than the app's: another mailbox is still served."""
     await graph.sim.change(graph_mailbox_concurrency=1)
     held = asyncio.Event()
-
-    async def slow() -> Any:
-        yield b"{"
-        await held.wait()
-        yield b"}"
-
-    headers = {"Authorization": f"Bearer {graph.token}", "Content-Type": "application/json"}
-    waiting = asyncio.ensure_future(
-        graph.session.post(graph.sim.graph_url + SEND, data=slow(), headers=headers)
-    )
+    waiting = slow_post(graph, held)
     while graph.sim.limits_report()["graph"]["concurrency"] < 1:
         await asyncio.sleep(0)
     assert await graph.code("POST", SEND, json={"message": message()}) == (429, "ApplicationThrottled")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import email
 import email.policy
+import email.utils
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.simulator import csdl, graph_schema
 from relay.simulator.graph_recipients import distinct, header_recipients
@@ -38,6 +41,20 @@ from tests.simulator.graphkit import DRAFTS, FILE, MAILBOX, SEND, GraphClient, e
 def test_only_addresses_of_the_fields_receive(value: str, expected: list[str]) -> None:
     """Names, comments, group names and encoded words never become a recipient."""
     assert header_recipients([value]) == expected
+
+
+_LOCAL = st.text("abcXYZ019!#$%&'*+-/=?^_`{|}~", min_size=1, max_size=12)
+_NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+
+
+@given(st.lists(st.tuples(_NAMES, _LOCAL), max_size=6), _NAMES)
+def test_any_display_name_leaves_the_addresses_alone(people: list[tuple[str, str]], group: str) -> None:
+    """Whatever a name holds, properly written it yields its own address and no other."""
+    written = [email.utils.formataddr((name, f"{local}@b.example")) for name, local in people]
+    quoted = group.replace("\\", "\\\\").replace('"', '\\"')
+    assert header_recipients([f'"{quoted}": {", ".join(written)};']) == [
+        f"{local}@b.example" for _, local in people
+    ]
 
 
 def test_the_same_person_is_one_recipient() -> None:
