@@ -18,7 +18,7 @@ from relay.settings import Certificate, ClientSecret, Settings, Upstream, UserLo
 from relay.spool.contract import Spool
 from relay.tokens.away import away
 from relay.tokens.choice import NAMES
-from relay.tokens.contract import Resource
+from relay.tokens.contract import Resource, Token
 from relay.tokens.entra import EntraTokens
 from relay.tokens.expiry import CredentialState, credential_states, day_of, remedy_for, says, stage
 
@@ -54,7 +54,9 @@ class Keeper:
         self._clock = clock
         self.ends: dict[tuple[str, str], float] = {}
         """Ends of client secrets as Graph knows them: by upstream and `NAMES`."""
-        self._states: list[CredentialState] | None = None
+        self._states: list[CredentialState] = []
+        self._fresh = False
+        """Whether nothing has changed since the states were last read (or began to be)."""
         self._read_at = 0.0
         self._asked: dict[str, float] = {}
         self._failures: dict[str, _Failure] = {}
@@ -64,7 +66,7 @@ class Keeper:
     def update(self, settings: Settings) -> None:
         """After a reload."""
         self._settings = settings
-        self._states = None
+        self._fresh = False
         self._loaded = False
         self._woken.set()
 
@@ -73,9 +75,9 @@ class Keeper:
     async def causes(self, now: float) -> list[Cause]:
         """Reminders that are due, and renewals that failed. Raises SpoolError."""
         await self._load()
-        if self._states is None or now - self._read_at >= PAUSE:
+        if not self._fresh or now - self._read_at >= PAUSE:
             await self._read(now)
-        states = self._states or []
+        states = self._states
         found = [_reminder(one, states, now, self._failures.get(one.upstream)) for one in states]
         return [*(one for one in found if one is not None), *self._failed(now)]
 
@@ -107,6 +109,7 @@ class Keeper:
 
     async def _read(self, now: float) -> None:
         upstreams, ends = self._settings.upstreams, dict(self.ends)
+        self._fresh = True
         self._states = await asyncio.to_thread(
             lambda: [state for one in upstreams for state in credential_states(one, ends)]
         )
@@ -153,7 +156,7 @@ class Keeper:
         self._failures.pop(upstream.name, None)
         if done is not None:
             what, note = done
-            self._states = None
+            self._fresh = False
             events.notice(what=what, upstream=upstream.name)
             if note:
                 events.advice(where="certificate", what=note)
@@ -165,14 +168,13 @@ class Keeper:
 
         try:
             known = await asyncio.to_thread(peek, login)
-            if known is None or self._clock.now() - known.used < UNUSED:
-                return
-            await self._tokens[upstream.name].token(resources(upstream)[0])
+            if known is not None and self._clock.now() - known.used >= UNUSED:
+                await self._tokens[upstream.name].token(resources(upstream)[0])
+                self._fresh = False
         except TokenError as error:
             self._note(upstream, f"The user's sign-in of {upstream.name} does not work", error)
             return
         self._failures.pop(upstream.name, None)
-        self._states = None
 
     def _note(self, upstream: Upstream, title: str, error: TokenError) -> None:
         before = self._failures.get(upstream.name)
@@ -205,7 +207,7 @@ class Keeper:
         if end is None or self.ends.get((name, slot)) == end:
             return
         self.ends[name, slot] = end
-        self._states = None
+        self._fresh = False
         try:
             await self._spool.remember(f"{_ENDS}{slot}:{name}", f"{end} {secret.secret.fingerprint()}")
         except SpoolError:
@@ -229,12 +231,10 @@ def _secrets(upstream: Upstream) -> list[tuple[str, ClientSecret]]:
     return [(slot, one) for slot, one in both if isinstance(one, ClientSecret)]
 
 
-def _ends_by_graph(upstream: Upstream, token: object) -> dict[str, float | None]:
+def _ends_by_graph(upstream: Upstream, token: Token) -> dict[str, float | None]:
     """Blocking. Empty when the token does not show the permission."""
-    from relay.tokens.contract import Token
     from relay.tokens.directory import Directory, may_read
 
-    assert isinstance(token, Token)
     if not may_read(token):
         return {}
     known = Directory(upstream, token).registration()

@@ -199,9 +199,7 @@ class Asker:
 
     def _scrubbed(self, error: TokenError) -> TokenError:
         clean = credentials.scrub(error.evidence, self._upstream.credential)
-        if self._upstream.proxy and "@" in self._upstream.proxy:
-            login = urlsplit(self._upstream.proxy).netloc.rpartition("@")[0]
-            clean = clean.replace(login, "[proxy login]")
+        clean = credentials.scrub_proxy(clean, self._upstream.proxy)
         return TokenError(
             str(error), code=error.code, remedy=error.remedy, temporary=error.temporary, evidence=clean
         )

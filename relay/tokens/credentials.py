@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from relay.settings import Certificate, ClientSecret, Credential, FederatedTokenFile, Secret, UserLogin
 from relay.tokens.reasons import local
@@ -152,6 +153,12 @@ def scrub(text: str, credential: Credential) -> str:
         if secret is not None and secret.reveal():
             text = text.replace(secret.reveal(), "[secret]")
     return _JWT.sub("[token]", text)
+
+
+def scrub_proxy(text: str, proxy: str | None) -> str:
+    """The text without the proxy's user name and password."""
+    login = urlsplit(proxy or "").netloc.rpartition("@")[0]
+    return text.replace(login, "[proxy login]") if login else text
 
 
 def looks_like_secret_id(credential: Credential) -> bool:

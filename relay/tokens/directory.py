@@ -12,6 +12,7 @@ import datetime
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from relay.errors import TokenError
 from relay.settings import Upstream
@@ -109,8 +110,9 @@ class Directory:
         except TokenError:
             raise
         except Exception as fault:  # requests raises a dozen kinds
-            said = faults.brief(f"{type(fault).__name__}: {fault}")
-            raise local("directory-unreachable").error(evidence=said) from None
+            reason, _ = faults.from_exception(fault, None)
+            evidence = f"{urlsplit(up.graph_url).hostname}: {reason.slug}"
+            raise local("directory-unreachable").error(evidence=evidence) from None
         finally:
             http.close()
         if answer.status_code >= 400:

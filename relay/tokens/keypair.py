@@ -109,9 +109,8 @@ def write_private(file: Path, content: bytes, *, new: bool = False, mode: int = 
             os.fsync(opened.fileno())
         hand_over(draft, file if file.exists() else file.parent)
         if new:
-            os.link(draft, file)
-        else:
-            draft.replace(file)
+            os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+        draft.replace(file)
     finally:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()

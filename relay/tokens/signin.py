@@ -15,7 +15,7 @@ from typing import Any
 from relay.clock import Clock
 from relay.errors import TokenError
 from relay.settings import Upstream, UserLogin
-from relay.tokens import aadsts, claims, faults, vault
+from relay.tokens import aadsts, claims, credentials, faults, vault
 from relay.tokens.contract import Resource
 from relay.tokens.filelock import locked
 from relay.tokens.reasons import Reason, local
@@ -128,7 +128,7 @@ def sign_in(
         raise
     except Exception as fault:  # msal raises a dozen kinds (facts 7.4)
         reason, evidence = faults.from_exception(fault, http.last)
-        raise reason.error(evidence=evidence) from None
+        raise reason.error(evidence=credentials.scrub_proxy(evidence, upstream.proxy)) from None
     finally:
         http.close()
 

@@ -23,7 +23,6 @@ from relay.settings import (
     UserLogin,
 )
 from relay.spool.contract import Spool
-from relay.spool.factory import build_spool
 from relay.tokens import keypair, vault
 from relay.tokens.expiry import credential_findings, credential_states, days_left, says, stage
 from tests.alert.kit import FakeStore, Logged, a_cause
@@ -31,7 +30,7 @@ from tests.alert.test_watch import tell
 from tests.fakes.clock import ManualClock
 from tests.fakes.settings import settings as make_settings
 from tests.fakes.settings import upstream as make_upstream
-from tests.fakes.spool import spool_settings
+from tests.fakes.spool import opened
 
 DAY = 86400.0
 END = datetime.date(2028, 11, 1)
@@ -44,10 +43,8 @@ def secret(**changes: object) -> Upstream:
 
 @pytest.fixture
 async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
-    spool = build_spool(spool_settings(tmp_path))
-    await spool.open()
-    yield spool
-    await spool.close()
+    async with opened(tmp_path) as spool:
+        yield spool
 
 
 class Bench:

@@ -14,13 +14,12 @@ from relay.clock import SystemClock
 from relay.keeper import PAUSE, PENDING_PAUSE, Keeper
 from relay.settings import Certificate, Rotation, Settings, Upstream, UserLogin
 from relay.spool.contract import Spool
-from relay.spool.factory import build_spool
 from relay.tokens import keypair, vault
 from relay.tokens.contract import Resource
 from relay.tokens.credentials import load_certificate
 from relay.tokens.entra import EntraTokens
 from tests.fakes.settings import settings as make_settings
-from tests.fakes.spool import spool_settings
+from tests.fakes.spool import opened
 from tests.tokens.fake_entra_server import CLIENT, SECRET, TENANT, FakeClock, make_upstream
 from tests.tokens.fake_registration import OBJECT_ID, USER, FakeRegistration
 
@@ -32,10 +31,8 @@ Logged = list[tuple[str, dict[str, object]]]
 
 @pytest.fixture
 async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
-    spool = build_spool(spool_settings(tmp_path))
-    await spool.open()
-    yield spool
-    await spool.close()
+    async with opened(tmp_path) as spool:
+        yield spool
 
 
 class Host:
@@ -172,6 +169,9 @@ async def test_a_sign_in_that_was_revoked_is_told_before_mail_is_lost_time(host:
     await keeper.tend()
     (cause,) = await keeper.causes(now)
     assert (cause.key, "relay login" in cause.remedy) == ("renewal:Microsoft 365", True)
+    vault.write(login, vault.SignIn(USER, TENANT, CLIENT, now, now, "r2"))  # as `relay login` does
+    await keeper.tend()
+    assert await keeper.causes(now) == []
     await host.tokens.close()
 
 
