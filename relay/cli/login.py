@@ -52,8 +52,6 @@ def login(
         emit_json(_shape(one, done, told))
     else:
         _report(done, told)
-    if done.refused and one.transport != "auto":
-        raise typer.Exit(1)
 
 
 def _upstream(settings: Settings, name: str | None) -> Upstream:

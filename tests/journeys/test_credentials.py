@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,3 +111,27 @@ def test_a_user_signs_in_and_must_sign_in_again(fast: Microsoft, make: Make) -> 
     relay.command("login")
     fast.arrived(2)
     assert "eyJ" not in relay.log.read_text()
+
+
+def test_a_reminder_is_told_once_across_a_restart(fast: Microsoft, make: Make, tmp_path: Path) -> None:
+    """Five days are left: one line in the log, one call of the command; after the restart neither again."""
+    day = datetime.datetime.fromtimestamp(time.time() + 5 * DAY, datetime.UTC).date()
+    told = tmp_path / "told.jsonl"
+    relay = make(f"client_secret: {fast.env['RELAY_CLIENT_SECRET']}\n    client_secret_expires: {day}")
+    with (tmp_path / "config.yaml").open("a") as config:
+        config.write(f"alerts: {{command: 'tee -a {told}'}}\n")
+    relay.start()
+    until(lambda: told.exists() and told.read_text().endswith("}\n"), what="the command is run")
+    (alert,) = [json.loads(line) for line in told.read_text().splitlines()]
+    assert (alert["event"], alert["over"]) == ("expiry", False)
+    assert f"ends in 5 days, on {day}" in alert["title"]
+    assert "New client secret" in alert["remedy"]
+    (row,) = relay.status()["credentials"]
+    assert (row["days_left"], row["source"]) == (5, "configuration")
+    assert relay.stop() == 0
+    relay.start()
+    send(relay.port, mail(1))
+    fast.arrived(1)
+    said = [one for one in relay.events("advice") if "ends in 5 days" in one["what"]]
+    assert len(said) == 1
+    assert told.read_text().count('"event"') == 1

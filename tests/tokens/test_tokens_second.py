@@ -9,8 +9,18 @@ import pytest
 
 from relay.errors import TokenError
 from relay.settings import Certificate, ClientSecret, Secret
+from relay.tokens.away import away
 from relay.tokens.contract import Resource
-from tests.tokens.fake_entra_server import SECRET, FakeClock, FakeEntra, Identity, Make, make_identity
+from relay.tokens.either import try_one
+from tests.tokens.fake_entra_server import (
+    SECRET,
+    FakeClock,
+    FakeEntra,
+    Identity,
+    Make,
+    make_identity,
+    make_upstream,
+)
 
 Logged = list[tuple[str, dict[str, object]]]
 OLD = ClientSecret(Secret("old~value"))
@@ -95,11 +105,19 @@ async def test_a_certificate_may_follow_a_secret_and_the_reverse(
     assert tokens.choice.faults[0].code == "secret-expired"
 
 
+async def test_a_check_can_try_each_by_itself(entra: FakeEntra, clock: FakeClock) -> None:
+    """Before the day on which it is needed."""
+    upstream = make_upstream(entra.authority, entra.ca_file, credential=NEW, next_credential=OLD)
+    first = await away(lambda: try_one(upstream, "credential", clock, Resource.SMTP), "test")
+    second = await away(lambda: try_one(upstream, "next_credential", clock, Resource.SMTP), "test")
+    assert first is None
+    assert second is not None and second.code == "secret-wrong"
+
+
 def test_the_rows_of_status_name_both(make: Make) -> None:
     """Which one is in use, which one is dead, and what to do."""
     from relay.status import credential_rows
     from relay.tokens.choice import Choice
-    from tests.tokens.fake_entra_server import make_upstream
 
     day = datetime.date(2030, 11, 1)
     upstream = make_upstream("https://x", None, credential=OLD, next_credential=NEW, next_secret_expires=day)
