@@ -12,7 +12,9 @@ import json
 from dataclasses import dataclass
 
 from relay.settings import ManagedIdentity, Upstream, UserLogin
-from relay.tokens.contract import NEEDED_ROLE, NEEDED_SCOPE, Resource, Token
+from relay.tokens.contract import NEEDED_ROLE as NEEDED_ROLE
+from relay.tokens.contract import NEEDED_SCOPE as NEEDED_SCOPE
+from relay.tokens.contract import Resource, Token
 from relay.tokens.credentials import GUID
 from relay.tokens.reasons import APP
 

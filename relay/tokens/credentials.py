@@ -5,6 +5,7 @@ Blocking (files, cryptography): call from a worker thread, except `scrub`.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from relay.settings import Certificate, ClientSecret, Credential, FederatedTokenFile, Secret, UserLogin
+from relay.settings import (
+    Certificate,
+    ClientSecret,
+    Credential,
+    FederatedTokenFile,
+    Secret,
+    Upstream,
+    UserLogin,
+)
 from relay.tokens.reasons import local
 
 if TYPE_CHECKING:
@@ -127,6 +136,18 @@ def _certificate_fault(certificate: Certificate, fault: Exception) -> Exception:
     reason = local("certificate-passphrase" if locked else "certificate-unusable")
     shown = "wrong or missing passphrase" if locked else _brief(fault)
     return reason.error(evidence=f"{certificate.file}: {shown}")
+
+
+def expires(upstream: Upstream) -> datetime.datetime | None:
+    """When the first credential itself ends (UTC): the certificate's own date, or ``client_secret_expires``.
+
+    None when it is not known; `relay.tokens.expiry` knows more. Raises TokenError when the certificate cannot be read.
+    """
+    if isinstance(upstream.credential, Certificate):
+        return load_certificate(upstream.credential).leaf.not_valid_after_utc
+    if isinstance(upstream.credential, ClientSecret) and upstream.client_secret_expires:
+        return datetime.datetime.combine(upstream.client_secret_expires, datetime.time(), tzinfo=datetime.UTC)
+    return None
 
 
 def stamp(credential: Credential) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ from tests.tokens.fake_entra_server import (
     Make,
     make_identity,
     make_token,
+    make_upstream,
 )
 
 PASS = "pässphrase"
@@ -296,6 +298,17 @@ async def test_no_identity_endpoint(make: Make, monkeypatch: pytest.MonkeyPatch)
     error = await refused(make(credential=ManagedIdentity(None)))
     assert (error.code, error.temporary) == ("identity-unreachable", True)
     assert "only on Azure" in error.remedy
+
+
+def test_expiry_of_the_credential(identity: Identity, tmp_path: Path) -> None:
+    """A certificate knows its own day; a secret's must be told; the others have none."""
+    file = write_pem(identity, tmp_path / "app.pem", None)
+    day = datetime.date(2028, 11, 1)
+    with_certificate = make_upstream("https://localhost", None, credential=certificate(file))
+    assert credentials.expires(with_certificate) == identity.certificate.not_valid_after_utc
+    with_secret = make_upstream("https://localhost", None, client_secret_expires=day)
+    assert credentials.expires(with_secret) == datetime.datetime(2028, 11, 1, tzinfo=datetime.UTC)
+    assert credentials.expires(make_upstream("https://localhost", None)) is None
 
 
 def test_scrubbing() -> None:
