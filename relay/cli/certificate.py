@@ -72,7 +72,7 @@ def new(
 
 _CLICKS = """
 Now, in the Microsoft Entra admin center (the guide's step 5):
-  1. Entra ID > App registrations > Owned applications > your application
+  1. Applications > App registrations > Owned applications > your application
   2. Certificates & secrets > Certificates > Upload certificate
   3. Choose {public} > Add
   4. Compare the thumbprint shown there with {sha1}
@@ -81,7 +81,7 @@ Then in the configuration, instead of client_secret:
     certificate:
       file: {file}
       rotate: true        # relay replaces it in time by itself
-      object_id: ...      # Object ID on the application's Overview page
+      object_id: GUID     # Object ID on the application's Overview page
 
 The relay's user must be able to read the file; with rotate: true also to write it and its folder."""
 

@@ -65,3 +65,20 @@ def test_evidence_is_one_short_line() -> None:
     said = faults.brief("AADSTS1:\r\n two\n" + "x" * 5000)
     assert said.startswith("AADSTS1: two x")
     assert len(said) == faults.EVIDENCE_LENGTH
+
+
+def test_the_page_of_credentials_says_what_the_code_does() -> None:
+    """Findings, days and shares of docs/credentials.md."""
+    from relay.tokens import expiry, keypair, rotation, vault
+
+    page = (PAGE.parent / "credentials.md").read_text()
+    code = Path(expiry.__file__).read_text()
+    rows = set(re.findall(r"^\| `((?:credential|rotation)-[a-z-]+)`", page, re.MULTILINE))
+    assert {row.removesuffix("-next") for row in rows} == set(
+        re.findall(r'"((?:credential|rotation)-[a-z]+)', code)
+    )
+    assert expiry.REMINDERS == (60, 30, 14, 7, 1) and "60, 30, 14, 7 and 1 days before" in page
+    assert vault.UNUSED_DAYS == 90 and "90 days without use" in page
+    assert (rotation.SHARE_LEFT, rotation.LEAST_LEFT, rotation.MOST_LEFT) == (1 / 3, 30 * 86400, 1 / 2)
+    assert "a third of the certificate's life (at least 30 days, at most half its\nlife)" in page
+    assert keypair.KEY_BITS == 3072 and "RSA key of 3072 bits" in page
