@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -96,6 +98,15 @@ def run(options: SimulatorOptions) -> int:
     return asyncio.run(serve(options))
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """A value that does not fit is wrong usage: exit status 2, with the reason."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def simulator_command(
     directory: Annotated[Path | None, typer.Option("--dir", help="for CA and mail; default: new")] = None,
     host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
@@ -123,11 +134,10 @@ def simulator_command(
     certificate: Annotated[
         list[Path] | None, typer.Option(help="public certificate, PEM (repeatable)")
     ] = None,
-    public_client: Annotated[bool, typer.Option("--public-client", help="let users sign in by code")] = False,
     no_keep: Annotated[bool, typer.Option("--no-keep", help="count the mail only")] = False,
 ) -> None:
     """A stand-in for Entra ID, Exchange Online SMTP and Graph, for demos, tests and rehearsals."""
-    try:
+    with usage_errors():
         options = SimulatorOptions(
             directory=directory or Path(tempfile.mkdtemp(prefix="relay-simulator-")),
             host=host,
@@ -153,11 +163,8 @@ def simulator_command(
             faults=[Fault.parse(text) for text in fault or []],
             send_as=read_send_as(send_as or []),
             certificates=[read_certificate(path) for path in certificate or []],
-            public_client=public_client,
             keep=not no_keep,
         )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     raise typer.Exit(run(options))
 
 

@@ -61,6 +61,19 @@ class Attachment:
     inline: bool = False
     content_id: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """The resource as Graph returns it, without the octets."""
+        kind = "itemAttachment" if self.content_type == NESTED else "fileAttachment"
+        shown: dict[str, Any] = {
+            "@odata.type": f"#microsoft.graph.{kind}",
+            "id": self.id,
+            "name": self.name,
+            "contentType": self.content_type,
+            "size": self.size,
+            "isInline": self.inline,
+        }
+        return shown if kind == "itemAttachment" else {**shown, "contentId": self.content_id or None}
+
 
 @dataclass
 class Mail:

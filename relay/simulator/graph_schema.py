@@ -62,9 +62,14 @@ def check_message(message: Any, header_limit: int) -> None:
         raise refusal.too_many_headers(header_limit)
 
 
-def check_attachment(value: Any) -> str:
-    """An attachment for a draft; returns its type, ``fileAttachment`` or ``itemAttachment``. Raises GraphError."""
-    return _check_object("attachment", "attachment", value)
+def check_attachment(name: str, value: Any) -> None:
+    """A fileAttachment or itemAttachment, as for a draft. Raises GraphError."""
+    _check_object("attachment", name, value)
+
+
+def check_attachment_item(name: str, value: Any) -> None:
+    """An attachmentItem, as for an upload session. Raises GraphError."""
+    _check_object("attachmentItem", name, value)
 
 
 def check_parameters(action: str, request: dict[str, Any]) -> dict[str, Any]:

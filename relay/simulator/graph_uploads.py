@@ -68,8 +68,8 @@ class Uploads:
         return web.Response(status=201, headers={"Location": location})
 
     def _check_size(self, upload: Upload) -> None:
-        """A file beyond the mailbox's own limit shows only now that it is whole."""
-        bound, draft = self._state.limits.message_size, upload.draft
+        """A file that makes the draft too large shows only now that it is whole."""
+        bound, draft = self._state.limits.graph_draft_size, upload.draft
         if bound and sum(attachment.size for attachment in draft.attachments) > bound:
             draft.attachments.remove(upload.attachment)
             self._drafts.upload_cancel(upload)

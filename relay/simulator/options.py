@@ -65,6 +65,9 @@ class Limits:
     graph_request_size: int = 4 * MEBIBYTE
     graph_attachment_size: int = 3 * MEBIBYTE  # one POST below it, an upload session from it on
     graph_upload_size: int = 150 * MEBIBYTE  # the largest file of an upload session
+    graph_draft_size: int = (
+        0  # files of one draft; both were seen: refused at the last chunk, or (0) at sending
+    )
     graph_concurrency: int = 4  # requests at once, per app
     graph_mailbox_concurrency: int = 4  # the same, per app and mailbox
     graph_requests: int = 10_000  # per app and mailbox in 10 minutes
