@@ -121,11 +121,14 @@ class Report:
     """What one attempt at one message came to."""
 
     outcomes: dict[str, Outcome]
-    """By recipient address exactly as in the claim; every recipient of the claim is there."""
+    """By recipient address exactly as in the claim. One that is missing was left over by the mailbox's limits: it
+    goes back to the queue untried."""
     lane_trouble: Outcome | None = None
     """Set when the fault reaches beyond the message: its ``scope`` says lane, sender or upstream."""
     moved_to: str | None = None
     """Set, with no outcomes, when today's rules put the message on another lane: nothing was sent."""
+    most_recipients: int | None = None
+    """Set when Exchange took no more recipients than this in one message, though more were allowed to be tried."""
     details: dict[str, str] = field(default_factory=dict)
     """For the trace: ``host``, ``from`` (rewritten), ``reply``, ``tls``, ``transport``, ``repairs`` and the like."""
 

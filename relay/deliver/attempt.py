@@ -146,7 +146,11 @@ class Attempt:
         first = next(iter(outcomes.values()))
         if first.result is not Result.SENT or len(outcomes) > 1:
             outcomes = {address: self._once_more(outcome) for address, outcome in outcomes.items()}
-        return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes))
+        details = self._details(rewritten, outcomes)
+        left = sum(one.address not in outcomes for one in self._claim.envelope.recipients)
+        if left:
+            details["left"] = f"{left} recipients wait for their turn under the mailbox's limits"
+        return Report(outcomes, beyond(outcomes), most_recipients=self._carrier.most_taken, details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
         """Some refusals are believed only when they come twice."""

@@ -46,12 +46,17 @@ class Carrier(Protocol):
         """Whether headers may hold raw UTF-8 (SMTPUTF8 is offered)."""
         ...
 
+    @property
+    def most_taken(self) -> int | None:
+        """Recipients that Exchange took at most in one submission of the last message, when it refused more."""
+        ...
+
     def unfit(self, parcel: Parcel) -> Outcome | None:
         """Why this transport cannot carry that message at all; None when it can."""
         ...
 
     async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
-        """Submit. Every recipient gets an outcome. Raises SpoolError when the stored message cannot be read."""
+        """Submit. An outcome for each recipient that ``begin`` had room for. Raises SpoolError (unreadable message)."""
         ...
 
     def details(self) -> dict[str, str]:

@@ -52,6 +52,8 @@ class SmtpConnection:
         """False once the configuration this login was made with is no longer today's."""
         self._out_of_step = False
         """The server did not understand the dialogue: the second try is to be on a clean connection (facts 3.2)."""
+        self.most_taken: int | None = None
+        """Recipients that the server took at most in one transaction of the last message, when it refused more."""
         self._opened = self._used = clock.monotonic()
         self._details = {
             "transport": "smtp",
@@ -115,14 +117,10 @@ class SmtpConnection:
         return None
 
     async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
-        """All recipients, in as many transactions as the limits ask for; ``begin`` runs beside the first."""
-        begun = asyncio.ensure_future(begin())
-        begun.add_done_callback(_retrieve)
+        """All recipients, in as many transactions as the limits ask for, or those that they leave room for."""
+        self.most_taken = None
         try:
-            outcomes = await self._chunks(parcel, begun)
-            if not begun.done():
-                await asyncio.shield(begun)
-            begun.result()
+            outcomes = await self._chunks(parcel, begin)
         except BaseException:
             self._session.wire.abort()
             raise
@@ -131,15 +129,17 @@ class SmtpConnection:
             self._out_of_step = True
         return outcomes
 
-    async def _chunks(self, parcel: Parcel, begun: asyncio.Future[None]) -> dict[str, Outcome]:
+    async def _chunks(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         waiting = list(parcel.recipients)
         most = self._session.most_recipients
         while waiting:
-            chunk, waiting = waiting[:most], waiting[most:]
-            transaction = Transaction(self._session, parcel, chunk, begun)
+            room = begin.room(min(most, len(waiting)))
+            if not room:
+                break
+            chunk, waiting = waiting[:room], waiting[room:]
             try:
-                await transaction.run()
+                transaction = await self._transaction(parcel, chunk, begin)
             except SpoolError:
                 if not outcomes:
                     raise
@@ -147,6 +147,7 @@ class SmtpConnection:
                 self._session.wire.abort()
                 _give_up(chunk + waiting, outcomes, judge_fault("connection-lost"))
                 break
+            begin.took(len(transaction.accepted))
             outcomes.update(transaction.outcomes)
             if transaction.fault is not None:
                 _give_up(waiting, outcomes, transaction.fault)
@@ -158,9 +159,20 @@ class SmtpConnection:
             if transaction.crowded and not transaction.accepted:
                 outcomes.update(_patiently(transaction))
             elif transaction.crowded:
-                most = min(most, len(transaction.accepted))
+                most = self.most_taken = min(most, len(transaction.accepted))
                 waiting = transaction.crowded + waiting
         return outcomes
+
+    async def _transaction(self, parcel: Parcel, chunk: list[Recipient], begin: Begin) -> Transaction:
+        """One of them; it is written down while its envelope travels. Raises SpoolError."""
+        begun = asyncio.ensure_future(begin())
+        begun.add_done_callback(_retrieve)
+        transaction = Transaction(self._session, parcel, chunk, begun)
+        await transaction.run()
+        if not begun.done():
+            await asyncio.shield(begun)
+        begun.result()
+        return transaction
 
     def details(self) -> dict[str, str]:
         """Host, TLS version, the connection's number and the message's number on it."""

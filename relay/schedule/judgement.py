@@ -40,7 +40,7 @@ def settlement(
         }
         return Settlement(claim.id, {}, event="moved", details=details, move_to=report.moved_to, counts=False)
     kept = {address: one for address, one in report.outcomes.items() if not _returns_to_queue(one)}
-    counts = any(one.counts for one in kept.values())
+    counts = _counts(claim, kept)
     attempts = claim.attempts + (1 if counts else 0)
     outcomes = {address: _decided(claim, one, rules, now) for address, one in kept.items()}
     details = dict(report.details)
@@ -58,6 +58,14 @@ def settlement(
         counts=counts,
         hold_key=_hold_key(outcomes, sender_key),
     )
+
+
+def _counts(claim: Claim, kept: dict[str, Outcome]) -> bool:
+    """Whether the message used up a try: not when all that is left of it waits for reasons of ours."""
+    unsent = [one for one in kept.values() if one.result is not Result.SENT]
+    if unsent:
+        return any(one.counts for one in unsent)
+    return all(one.address in kept for one in claim.envelope.recipients)
 
 
 def _returns_to_queue(outcome: Outcome) -> bool:

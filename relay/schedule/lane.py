@@ -6,11 +6,16 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
+from relay import events
 from relay.message import Outcome, Trouble
+from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
+
+_LEARNED = 86_400.0
+"""Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class Lane:
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
+        self.admission = Admission()
         self.need = ONE
         """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
         self.next_due: float | None = None
@@ -75,6 +81,9 @@ class Lane:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: set[tuple[str, str]] = set()
         self._costs: dict[str, Cost] = {}
+        self._most = 0
+        """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
+        self._most_until = 0.0
 
     # work
 
@@ -162,7 +171,29 @@ class Lane:
 
     def cost(self, claim: Claim) -> Cost:
         """What a message counts for under the mailbox's limits."""
-        return self._costs.get(claim.id) or cost_of(len(claim.envelope.recipients), self.limits)
+        known = self._costs.get(claim.id)
+        if known is not None:
+            return known
+        cost = cost_of(len(claim.envelope.recipients), self.limits, self._most)
+        return Cost(min(cost.messages, self.limiter.limit or cost.messages), cost.recipients)
+
+    def learn_most(self, recipients: int, now: float) -> None:
+        """Exchange took no more than so many in one message: later ones are split so from the start, for a day."""
+        if recipients != self._most:
+            events.advice(
+                where=f"lane {self.name}",
+                what=f"Exchange takes no more than {recipients} recipients in one message of {self.mailbox}: "
+                "larger ones are split into several",
+                remedy=f"In Exchange Online PowerShell run Set-Mailbox {self.mailbox} -RecipientLimits 1000; or set "
+                f"limits.recipients_per_message to {recipients}.",
+            )
+        self._most, self._most_until = recipients, now + _LEARNED
+
+    def most_recipients(self, now: float) -> int:
+        """Recipients that one submission may have, by the limits and by what Exchange said since."""
+        if self._most and now >= self._most_until:
+            self._most = 0
+        return min(one for one in (self._most, self.limits.recipients_per_message, 10**9) if one > 0)
 
     @property
     def room(self) -> int:

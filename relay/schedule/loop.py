@@ -23,7 +23,7 @@ from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
-from relay.schedule.limits import ONE, MailboxLimiter
+from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import LaneView, plan
 from relay.schedule.pools import Pools, members
@@ -321,10 +321,11 @@ class Scheduler:
         """Claimed mail is in the lane's hands at once, whatever fails afterwards."""
         now = self.clock.now()
         lane.may_have_work = False
-        claims = await self.spool.claim(lane.name, count, now)
+        window = lane.admission.window(count)
+        claims = await self.spool.claim(lane.name, window, now)
         free = self._without_held_senders(lane, claims, now)
-        lane.add(self._within_limits(lane, free, now), now)
-        if len(claims) >= count:
+        lane.add(lane.admission.admit(lane, free, count, now), now)
+        if len(claims) >= window:
             lane.may_have_work = True
         await self._return(lane)
         if not lane.may_have_work:
@@ -346,18 +347,6 @@ class Scheduler:
             else:
                 lane.shelved.append((claim, hold))
         return free
-
-    def _within_limits(self, lane: Lane, claims: list[Claim], now: float) -> list[Claim]:
-        """Those that fit; a message that needs more than is left (many recipients) waits, and those behind it."""
-        lane.need = ONE
-        for index, claim in enumerate(claims):
-            cost = lane.cost(claim)
-            if not lane.limiter.fits(now, cost):
-                lane.need = cost
-                lane.owed += claims[index:]
-                return claims[:index]
-            lane.charge(claim, cost)
-        return claims
 
     async def _give_back(self, lane: Lane) -> None:
         lane.owed += lane.give_back()

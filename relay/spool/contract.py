@@ -131,8 +131,6 @@ class Settlement:
     """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
     notices: tuple[NewMail, ...] = ()
     """Messages to store in the same transaction."""
-    messages: int = 1
-    """SMTP messages that the attempt was to Exchange; as `Spool.begin` was told."""
     behind: bool = False
     """What goes back to the queue goes behind all that waits there: it was tried for the lane, and another one is next."""
     told: bool = False
@@ -340,8 +338,11 @@ class Spool(Protocol):
         """Give claimed messages back untouched."""
         ...
 
-    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
-        """The attempt starts: durable before it returns. Also counts it in the lane's usage, as so many SMTP messages."""
+    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
+        """A submission to so many recipients starts: durable before it returns, and counted in the lane's usage.
+
+        A message that is split begins several times, one after the other.
+        """
         ...
 
     async def settle(self, settlement: Settlement, now: float) -> None:

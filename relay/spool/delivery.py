@@ -99,20 +99,20 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     )
 
 
-def begin(
-    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, messages: int = 1
-) -> None:
-    """Mark the attempt and count it in the lane's usage."""
+def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: int) -> None:
+    """Mark the attempt and count the submission in the lane's usage; the one before it, if any, has ended."""
     row = connection.execute(
-        "UPDATE message SET begun = ? WHERE id = ? AND state = 1 RETURNING lane", (now_ms, number)
+        "SELECT lane, begun FROM message WHERE id = ? AND state = 1", (number,)
     ).fetchone()
     if row is None:
         raise SpoolError(f"message {ids.show(number)} is not claimed")
+    _count_at_the_end(connection, row[0], row[1], now_ms)
+    connection.execute("UPDATE message SET begun = ? WHERE id = ?", (now_ms, number))
     second = now_ms // 1000
     connection.executemany(
-        "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
-        [(row[0], 1, second, messages, recipients), (row[0], 60, second - second % 60, messages, recipients)],
+        "INSERT INTO usage VALUES (?,?,?,1,?) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + 1, recipients = recipients + excluded.recipients",
+        [(row[0], 1, second, recipients), (row[0], 60, second - second % 60, recipients)],
     )
 
 
@@ -122,7 +122,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> boo
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
-    _count_at_the_end(connection, row[2], row[1], now_ms, done.messages)
+    _count_at_the_end(connection, row[2], row[1], now_ms)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
 
@@ -157,6 +157,10 @@ def _write_down(
         return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.told)
     if attempted or done.outcomes:
         _reschedule(connection, number, state, done, now_ms)
+    if attempted and done.outcomes and state == QUEUED:
+        # the limits left some of it over: others get a turn first, later mail of its own source (turn + 1 at the
+        # least, and a higher id) does not overtake it
+        connection.execute("UPDATE message SET turn = turn + 1 WHERE id = ?", (number,))
     if done.behind:
         connection.execute(
             "UPDATE message SET turn = 1 + coalesce((SELECT max(o.turn) FROM message o WHERE o.lane = message.lane"
@@ -166,20 +170,18 @@ def _write_down(
     return False
 
 
-def _count_at_the_end(
-    connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int, messages: int
-) -> None:
+def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
     """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
     if begun is None or begun // 1000 == now_ms // 1000:
         return
     connection.execute(
-        "UPDATE usage SET messages = messages - ? WHERE lane = ? AND span = 1 AND at = ?",
-        (messages, lane, begun // 1000),
+        "UPDATE usage SET messages = messages - 1 WHERE lane = ? AND span = 1 AND at = ?",
+        (lane, begun // 1000),
     )
     connection.execute(
-        "INSERT INTO usage VALUES (?,1,?,?,0) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + excluded.messages",
-        (lane, now_ms // 1000, messages),
+        "INSERT INTO usage VALUES (?,1,?,1,0) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + 1",
+        (lane, now_ms // 1000),
     )
 
 
@@ -308,9 +310,11 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
 
 def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
     """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute("SELECT id, begun, direct FROM message WHERE state = 1 ORDER BY id").fetchall()
+    rows = connection.execute("SELECT id, begun, lane FROM message WHERE state = 1 ORDER BY id").fetchall()
     uncertain = [number for number, begun, _ in rows if begun is not None]
     unclaim(connection, [number for number, begun, _ in rows if begun is None])
+    for _, begun, lane in rows:
+        _count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
     for number in uncertain:
         _recover_uncertain(connection, number, now_ms, hold=hold_uncertain)
     waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()

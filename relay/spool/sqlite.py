@@ -209,9 +209,9 @@ class SqliteSpool:
             self._prefetched.pop(text, None)
         await self._writer.run(lambda c: delivery.unclaim(c, numbers))
 
-    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
+    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
         number = _number(claim_id)
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, messages))
+        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         await self._write_down(delivery.settle, settlement, now)
