@@ -9,6 +9,7 @@ from relay.errors import SpoolError
 from relay.message import Outcome, Recipient, Result
 from relay.spool import ids
 from relay.spool.contract import Claim, Recovered, Settlement
+from relay.spool.holding import begin_own_hold, end_own_hold
 from relay.spool.records import (
     ACTIVE,
     CLAIM_COLUMNS,
@@ -228,7 +229,7 @@ def _reschedule(
     last = next((one for one in reversed(done.outcomes.values()) if one.result is not Result.SENT), None)
     connection.execute(
         "UPDATE message SET state = ?, begun = NULL, due = ?, attempts = attempts + ?, reason = ?, remedy = ?,"
-        " held_since = ?, hold_key = coalesce(?, hold_key) WHERE id = ?",
+        " hold_key = coalesce(?, hold_key) WHERE id = ?",
         (
             state,
             ms(done.due)
@@ -237,11 +238,11 @@ def _reschedule(
             1 if done.counts and done.outcomes else 0,
             last.reason if last else "",
             last.remedy if last else "",
-            now_ms if state == HELD else None,
             done.hold_key,
             number,
         ),
     )
+    (begin_own_hold if state == HELD else end_own_hold)(connection, number, now_ms)
 
 
 def finish(connection: sqlite3.Connection, number: int, now_ms: int, *, keep_content: bool) -> bool:
@@ -296,7 +297,8 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
     from relay.spool.intake import lane_for_insert, take_turn
 
     old = connection.execute(
-        "SELECT m.source, l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base"
+        "SELECT m.source, CASE WHEN m.held_since IS NOT NULL THEN 0 ELSE"
+        " l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base END"
         " FROM message m JOIN lane l ON l.id = m.lane WHERE m.id = ?",
         (now_ms, number),
     ).fetchone()
@@ -329,10 +331,11 @@ def _recover_uncertain(connection: sqlite3.Connection, number: int, now_ms: int,
     remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it." if hold else ""
     add_event(connection, number, "uncertain", {"reason": reason, "then": then})
     connection.execute(
-        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ?, held_since = ?"
-        " WHERE id = ?",
-        (HELD if hold else QUEUED, reason, remedy, now_ms if hold else None, number),
+        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ? WHERE id = ?",
+        (HELD if hold else QUEUED, reason, remedy, number),
     )
+    if hold:
+        begin_own_hold(connection, number, now_ms)
 
 
 def delete(connection: sqlite3.Connection, number: int, now_ms: int, why: str) -> None:

@@ -11,7 +11,7 @@ from relay.errors import SpoolError
 from relay.spool import ids
 from relay.spool.contract import Filter, Hold, MessageView, RecipientView, Trace, TraceEvent, lane_parts
 from relay.spool.delivery import delete, marks
-from relay.spool.holding import all_holds
+from relay.spool.holding import all_holds, begin_own_hold, end_own_hold
 from relay.spool.records import (
     ACTIVE,
     DEFERRED,
@@ -174,13 +174,14 @@ def _hold(connection: sqlite3.Connection, number: int, state: int, now_ms: int) 
         return False
     # without a hold key nothing but an operator lets it go, whatever held it before
     changed = connection.execute(
-        "UPDATE message SET state = 3, due = NULL, held_since = coalesce(held_since, ?), hold_key = NULL,"
+        "UPDATE message SET state = 3, due = NULL, hold_key = NULL,"
         " reason = 'held by an operator', remedy = 'Release it with `relay queue release` when it may go.'"
         " WHERE id = ? AND (state <> 3 OR hold_key IS NOT NULL)",
-        (now_ms, number),
+        (number,),
     ).rowcount
     if not changed:
         return False
+    begin_own_hold(connection, number, now_ms)
     add_event(connection, number, "held", {"by": "operator"})
     return True
 
@@ -195,11 +196,12 @@ def _release(connection: sqlite3.Connection, number: int, state: int, now_ms: in
 
 def release_message(connection: sqlite3.Connection, number: int, now_ms: int) -> None:
     """Back to the queue at the lane's present turn; the time it was held is remembered."""
+    end_own_hold(connection, number, now_ms)
     connection.execute(
-        "UPDATE message SET state = 0, held_ms = held_ms + max(0, ?1 - coalesce(held_since, ?1)), held_since = NULL,"
+        "UPDATE message SET state = 0,"
         " hold_key = NULL, reason = '', remedy = '', turn = (SELECT turn FROM lane WHERE lane.id = message.lane)"
-        " WHERE id = ?2",
-        (now_ms, number),
+        " WHERE id = ?",
+        (number,),
     )
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state IN (2, 3)", (number,))
 

@@ -27,9 +27,8 @@ STATES = {number: state for state, number in STATE_NUMBERS.items()}
 
 CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
-    "m.details, m.held_ms + l.held_ms - m.held_base "
-    "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
-    "+ CASE WHEN m.held_since IS NULL OR l.held_since IS NOT NULL THEN 0 ELSE {now} - m.held_since END, "
+    "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN {now} - m.held_since"
+    " ELSE l.held_ms - m.held_base + CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END END, "
     "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject"
 )
 

@@ -15,6 +15,7 @@ import pytest
 from relay.errors import SpoolError, SpoolFull
 from relay.message import Outcome, Reply, Result, Scope
 from relay.spool.contract import Claim, Filter, Hold, NewMail, Settlement, Spool
+from tests.fakes.clock import ManualClock
 from tests.fakes.spool import DEFERRED, FAILED, LANE, OTHER, SENT, accept, new_message
 
 
@@ -580,6 +581,49 @@ class HeldRecipients:
         assert await spool.release_key(None, now) == 0
         (view,) = await spool.find(Filter())
         assert (view.state, view.reason) == ("held", "held by an operator")
+
+
+class HeldTime:
+    """What a message was held in all, whoever held it, each second once."""
+
+    async def test_a_message_held_inside_a_held_lane_counts_each_second_once(self, make):
+        spool = await make()
+        start = make.clock.now()
+        message_id = await accept(spool)
+        await spool.hold(a_hold(start + 100))
+        make.clock.advance(200)
+        await spool.operate("hold", Filter(ids=(message_id,)), start + 200)
+        assert (await held_time(spool, make.clock, 200)) == pytest.approx(100, abs=0.1)
+        await spool.unhold("lane", LANE, start + 300)
+        assert (await held_time(spool, make.clock, 400)) == pytest.approx(300, abs=0.1)
+        await spool.hold(a_hold(start + 500))
+        await spool.operate("release", Filter(ids=(message_id,)), start + 600)
+        assert (await held_time(spool, make.clock, 700)) == pytest.approx(600, abs=0.1)
+        await spool.unhold("lane", LANE, start + 800)
+        (claim,) = await spool.claim(LANE, 1, start + 900)
+        assert claim.held_for == pytest.approx(700, abs=0.1)
+
+    async def test_held_time_goes_along_to_another_lane(self, make):
+        spool = await make()
+        start = make.clock.now()
+        message_id = await accept(spool)
+        await spool.hold(a_hold(start))
+        await spool.operate("hold", Filter(ids=(message_id,)), start + 100)
+        await spool.reroute(lambda claim: OTHER, start + 200)
+        await spool.operate("release", Filter(ids=(message_id,)), start + 300)
+        (claim,) = await spool.claim(OTHER, 1, start + 400)
+        assert claim.held_for == pytest.approx(300, abs=0.1)
+
+
+def a_hold(since: float) -> Hold:
+    return Hold("lane", LANE, "x", "for the test", "", "", since)
+
+
+async def held_time(spool, clock, seconds: float) -> float:
+    """Of the only waiting message, so many seconds after the clock's start."""
+    clock.advance(ManualClock().now() + seconds - clock.now())
+    (claim,) = await spool.overdue(clock.now() + 1, unnoticed=False)
+    return claim.held_for
 
 
 class NoticesAndAnswers:
