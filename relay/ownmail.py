@@ -56,6 +56,10 @@ class OwnMail:
         lane = self.lanes.get(lane_name(upstream.name, upstream.from_email))
         return (state is not None and state.hold is not None) or (lane is not None and lane.hold is not None)
 
+    def uses(self, lane: str) -> bool:
+        """Whether our own mail may go by that lane: the default mailboxes of all upstreams."""
+        return any(lane == lane_name(one.name, one.from_email) for one in self.settings.upstreams)
+
     def route(self, header_from: tuple[str, ...]) -> Route:
         """Our own mail goes through the upstream whose default sender it names, whatever the sender rules say."""
         wanted = header_from[0].lower() if header_from else ""

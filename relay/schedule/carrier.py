@@ -78,13 +78,13 @@ class Carrier:
             async with self._scheduler.dialling:
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
-            await self._scheduler.could_not_open(lane, trouble)
+            await self._scheduler.verdicts.could_not_open(lane, trouble)
             return None
         finally:
             lane.opening.pop(task, None)
         lane.transport = connection.transport
         try:
-            await self._scheduler.opened(lane)
+            await self._scheduler.verdicts.opened(lane)
         except BaseException:
             await connection.close()
             raise
@@ -149,7 +149,7 @@ class Carrier:
         task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
-        await scheduler.after_report(lane, claim, report)
+        await scheduler.verdicts.after_report(lane, claim, report)
 
     async def _settle(
         self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
@@ -168,6 +168,7 @@ class Carrier:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()
             self._scheduler.answers.settled(done.id, answer)
+            await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return
 

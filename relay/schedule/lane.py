@@ -51,6 +51,9 @@ class Lane:
         self.limiter = limiter
         self.hold: Hold | None = None
         self.held_senders: dict[str, Hold] = {}
+        """By From address."""
+        self.held_messages: dict[str, Hold] = {}
+        """Causes that keep single messages, by key."""
         self.ready: deque[tuple[float, Claim]] = deque()
         self.carriers: dict[asyncio.Task[None], int] = {}
         """Each connection's task, and how many messages it can still carry in its batch."""
@@ -63,7 +66,8 @@ class Lane:
         self.limits_known = False
         """Whether the limiter knows what was used before this process."""
         self.refused: dict[str, str] = {}
-        """Policy replies that held one message, and that message's id: a second one means the lane."""
+        """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
+        the lane."""
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Callable, Coroutine, Iterable
+from math import inf
 from typing import Any
 
 from relay import events
 from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
-from relay.message import Outcome, Report, Result, Scope, Trouble
+from relay.message import Outcome, Result, Scope
 from relay.schedule.answers import Answers, judge
 from relay.schedule.carrier import Carrier
 from relay.schedule.desk import Desk, Post
@@ -27,8 +27,9 @@ from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import LaneView, plan
 from relay.schedule.pools import Pools, members
+from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
-from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_parts
+from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
 
 _IMPATIENCE = 10.1
 _AGAIN = 2.0
@@ -67,6 +68,7 @@ class Scheduler:
         self.desk = Desk(spool, post, clock)
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.pools = Pools(self, settings)
+        self.verdicts = Verdicts(self)
         self.answers = Answers(spool, clock, self._hold_in_the_way)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
@@ -80,12 +82,12 @@ class Scheduler:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
         await self.holds.load(probe_now=True)
-        await self.holds.forget_senders()  # the rules may have changed meanwhile: each is tried afresh
         await self.desk.load()
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
             lane.next_due = summary.next_due
             self._ensure_runner(lane)
+        self._run_held()
 
     async def stop(self, seconds: float) -> None:
         """Claim nothing more; let what is under way finish for ``seconds``, then cut it off. Never raises."""
@@ -127,16 +129,46 @@ class Scheduler:
             lane.limiter.update(lane.limits)
             lane.resting_until = 0.0
         await self.holds.load(probe_now=True)
-        await self.holds.forget_senders()
+        self._run_held()
         self.kick_all()
 
-    async def refresh(self, lanes: Iterable[str]) -> None:
-        """An operator changed the spool from another process: look again, holds included."""
-        await self.holds.load(probe_now=False)
+    async def refresh(self, lanes: Iterable[str], *, probe_now: bool = False) -> None:
+        """An operator changed the spool from another process: look again, holds included.
+
+        ``probe_now``: something was mended, so that what is held is tried at once.
+        """
+        await self.holds.load(probe_now=probe_now)
         for name in lanes:
             self.kick(name)
             self.lanes[name].resting_until = 0.0
+        self._run_held()
         self.kick_all()
+
+    async def drop_unused(self, in_use: Callable[[str], bool]) -> None:
+        """Forget the holds and lanes that the configuration of the moment does not use and that have no mail."""
+        await self.holds.drop_unused(in_use)
+        kept = {summary.lane for summary in await self.spool.lanes()} | self.holds.lanes()
+        for name, lane in list(self.lanes.items()):
+            if name in kept or in_use(name) or lane.carriers or lane.ready or lane.owed or lane.shelved:
+                continue
+            runner = self._runners.pop(name, None)
+            if runner is not None:
+                runner.cancel()
+            del self.lanes[name]
+            lane.upstream.lanes.discard(name)
+
+    def default_lane(self, upstream: str) -> str:
+        """The lane of an upstream's default mailbox; empty when there is no such upstream."""
+        for one in self._settings.upstreams:
+            if one.name == upstream:
+                return lane_name(one.name, one.from_email)
+        return ""
+
+    def _run_held(self) -> None:
+        """A hold is tried although no mail waits."""
+        for name in self.holds.lanes():
+            if name:
+                self._ensure_runner(self._lane(name))
 
     def kick(self, name: str) -> None:
         """New or changed mail in a lane."""
@@ -217,7 +249,7 @@ class Scheduler:
         """Do what the planner says; whether to plan again at once."""
         await self._know_usage(lane)
         await self._return(lane)
-        await self.holds.tend_senders(lane, self.clock.now())
+        await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":
             lane.quiet()
         step = plan(self._view(lane))
@@ -284,10 +316,12 @@ class Scheduler:
         times: list[float] = []
         if lane.next_due is not None and not lane.may_have_work:
             times.append(lane.next_due)
-        times += [one.next_probe for one in lane.held_senders.values() if one.next_probe is not None]
+        apart = [*lane.held_senders.values(), *lane.held_messages.values()]
+        times += [one.next_probe for one in apart if one.next_probe is not None]
         hold = lane.the_hold()
         if hold is not None:
             times += [] if lane.carriers else self._probe_times(lane, hold, now)
+            times += [untried for untried in [self.holds.untried(hold)] if now < untried < inf]
         elif lane.may_have_work or lane.ready:
             times += self._working_times(lane, now)
         elif not lane.carriers and lane.resting_until <= now:
@@ -376,69 +410,6 @@ class Scheduler:
         """What keeps new mail of a lane from going; not a hold that is due to be tried, since that needs a message."""
         lane = self._lane(name)
         return None if self.holds.probe_due(lane, self.clock.now()) else lane.the_hold()
-
-    # what carriers tell
-
-    async def could_not_open(self, lane: Lane, trouble: Trouble) -> None:
-        """Dial, TLS, token or login failed."""
-        if trouble.outcome.result is Result.HELD:
-            await self.holds.impose(lane, trouble.outcome, at_login=True)
-            return
-        if trouble.outcome.slow and not lane.limiter.slowed:
-            lane.limiter.throttled(self.clock.now(), 0.0)
-        known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
-        until = lane.rest(trouble, self.clock.now())
-        if not known:
-            events.trouble(
-                where=f"lane {lane.name}",
-                what=trouble.outcome.reason,
-                remedy=trouble.outcome.remedy,
-                again_in=round(until - self.clock.now(), 1),
-            )
-
-    async def opened(self, lane: Lane) -> None:
-        """A connection is authenticated: what was held because it could not be is mended."""
-        lane.resting_until = 0.0
-        hold = lane.the_hold()
-        if hold is not None and hold.at_login:
-            await self.holds.mended(lane, hold)
-
-    async def after_report(self, lane: Lane, claim: Claim, report: Report) -> None:
-        """What an attempt says about the lane, its sender and its upstream."""
-        trouble = report.lane_trouble
-        if trouble is None:
-            lane.well()
-            await self._widen(lane, claim, report)
-            if any(one.result is Result.SENT for one in report.outcomes.values()):
-                await self.holds.sent(lane, claim)
-            return
-        if trouble.slow:
-            self._slow_down(lane, trouble)
-        if trouble.result is Result.HELD:
-            await self.holds.impose(lane, trouble, claim=claim)
-        elif not trouble.slow:
-            lane.rest(Trouble(trouble), self.clock.now())
-
-    async def _widen(self, lane: Lane, claim: Claim, report: Report) -> None:
-        """The same policy reply for a second message: it is about the mailbox, not about one message."""
-        for outcome in report.outcomes.values():
-            if outcome.code != "message-policy" or outcome.reply is None:
-                continue
-            first = lane.refused.setdefault(outcome.reply.enhanced, claim.id)
-            if first != claim.id:
-                lane.refused.clear()
-                await self.holds.impose(lane, dataclasses.replace(outcome, scope=Scope.LANE), claim=claim)
-                return
-
-    def _slow_down(self, lane: Lane, trouble: Outcome) -> None:
-        """A throttling reply slows its mailbox; one about the tenant slows every mailbox (facts 3.2: 5.7.233)."""
-        now, wait = self.clock.now(), trouble.wait if trouble.wait is not None else 60.0
-        if trouble.scope is not Scope.UPSTREAM:
-            lane.slow_down(trouble, now, wait)
-            return
-        lane.upstream.slowed, lane.upstream.slowed_until = trouble, now + wait
-        for name in lane.upstream.lanes | {lane.name}:
-            self.lanes[name].slow_down(trouble, now, wait)
 
 
 def _rules(settings: Settings) -> RetryRules:

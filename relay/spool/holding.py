@@ -70,6 +70,12 @@ def end_own_hold(connection: sqlite3.Connection, number: int, now_ms: int) -> No
     )
 
 
+def keeps(connection: sqlite3.Connection, key: str) -> bool:
+    """Whether an unfinished message is, or was last, kept by a sender's or messages' hold."""
+    row = connection.execute("SELECT 1 FROM message WHERE state < 4 AND hold_key = ? LIMIT 1", (key,))
+    return row.fetchone() is not None
+
+
 def all_holds(connection: sqlite3.Connection) -> list[Hold]:
     """Every hold, oldest first."""
     rows = connection.execute(

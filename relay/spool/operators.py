@@ -195,11 +195,10 @@ def _release(connection: sqlite3.Connection, number: int, state: int, now_ms: in
 
 
 def release_message(connection: sqlite3.Connection, number: int, now_ms: int) -> None:
-    """Back to the queue at the lane's present turn; the time it was held is remembered."""
+    """Back to the queue at the lane's present turn; the time it was held, and what kept it, are remembered."""
     end_own_hold(connection, number, now_ms)
     connection.execute(
-        "UPDATE message SET state = 0,"
-        " hold_key = NULL, reason = '', remedy = '', turn = (SELECT turn FROM lane WHERE lane.id = message.lane)"
+        "UPDATE message SET state = 0, reason = '', remedy = '', turn = (SELECT turn FROM lane WHERE lane.id = message.lane)"
         " WHERE id = ?",
         (number,),
     )
@@ -209,15 +208,20 @@ def release_message(connection: sqlite3.Connection, number: int, now_ms: int) ->
 def release_key_step(
     connection: sqlite3.Connection, key: str | None, now_ms: int, limit: int
 ) -> list[tuple[int, str]]:
-    """Up to ``limit`` messages that a sender hold keeps (any hold for None) go back to the queue; with their lanes."""
+    """Up to ``limit`` messages that a hold keeps go back to the queue, those held longest first; with their lanes.
+
+    None: those whose hold is no more.
+    """
     rows = connection.execute(
         "SELECT m.id, l.name FROM message m JOIN lane l ON l.id = m.lane"
-        " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (?1 IS NULL OR m.hold_key = ?1) LIMIT ?2",
+        " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (m.hold_key = ?1 OR (?1 IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM hold h WHERE h.scope IN ('sender', 'message') AND h.key = m.hold_key)))"
+        " ORDER BY m.held_since, m.id LIMIT ?2",
         (key, limit),
     ).fetchall()
     for number, _ in rows:
         release_message(connection, number, now_ms)
-        add_event(connection, number, "released", {"by": "the sender is tried again"})
+        add_event(connection, number, "released", {"by": "relay, to see whether it goes now"})
     return rows
 
 

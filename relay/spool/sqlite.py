@@ -297,6 +297,9 @@ class SqliteSpool:
                 break
         return released
 
+    async def keeps(self, key: str) -> bool:
+        return await self._read(lambda c: holding.keeps(c, key))
+
     async def holds(self) -> list[Hold]:
         return await self._read(holding.all_holds)
 
