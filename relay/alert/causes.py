@@ -33,7 +33,7 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``spool-full`` or ``backlog:LANE``."""
+    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``hold:message:KEY``, ``spool-full`` or ``backlog:LANE``."""
     title: str
     reason: str
     remedy: str
@@ -97,6 +97,9 @@ def _whose(hold: Hold) -> tuple[str, str]:
     """Lane and title of a hold."""
     if hold.scope == "upstream":
         return "", f"All mail through {hold.key} is held"
+    if hold.scope == "message":
+        lane = hold.key.partition("|")[0]
+        return lane, f"Some mail of {lane_parts(lane)[1]} is held"
     if hold.scope == "sender":
         lane, _, sender = hold.key.rpartition("|")
         return lane, f"Mail from {sender} through {lane_parts(lane)[1]} is held"

@@ -7,6 +7,7 @@ cause. The last two kinds keep no lane from going: their mail is set apart, and 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
@@ -41,6 +42,8 @@ class Holds:
         self._scheduler = scheduler
         self._known: dict[tuple[str, str], Hold] = {}
         self._changes = 0
+        self._writing = 0
+        self._written = asyncio.Event()
 
     def all(self) -> list[Hold]:
         """Every hold, oldest first."""
@@ -72,6 +75,9 @@ class Holds:
     async def _read(self) -> list[Hold]:
         """The spool's holds, as of a moment when none was being set or ended here."""
         while True:
+            while self._writing:
+                self._written.clear()
+                await self._written.wait()
             changes = self._changes
             found = await self._scheduler.spool.holds()
             if changes == self._changes:
@@ -80,13 +86,15 @@ class Holds:
     async def _write(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
         """Write a change of holds down; while the spool cannot, it is in force here and written as soon as it can be."""
         self._changes += 1
+        self._writing += 1
         try:
             await change()
         except SpoolError as error:
             events.trouble(where="holds", what=f"a hold waits to be written: {error}", remedy=error.remedy)
             self._scheduler.spawn(self._write_again(change, still))
         finally:
-            self._changes += 1
+            self._writing -= 1
+            self._written.set()
 
     async def _write_again(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
         while still():

@@ -30,6 +30,8 @@ class FakeConnection:
         self._left -= 1
         await begin()
         await self._courier.gate.wait()
+        self._courier.tried.append(claim)
+        self._courier.progress.set()
         answer = self._courier.answer(claim)
         report = (
             answer
@@ -59,6 +61,7 @@ class FakeCourier:
         self.tries = 0
         self.open_now = 0
         self.most_open = 0
+        self.tried: list[Claim] = []
         self.sent: list[Claim] = []
         self.gate = asyncio.Event()
         self.gate.set()
