@@ -132,7 +132,7 @@ class Carrier:
         finally:
             leave.end()
         if report.most_recipients is not None:
-            lane.learn_most(report.most_recipients, scheduler.clock.now())
+            await scheduler.learn_most(lane, report.most_recipients)
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
     async def _judge(

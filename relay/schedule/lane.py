@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -192,6 +194,16 @@ class Lane:
                 f"limits.recipients_per_message to {recipients}.",
             )
         self._most, self._most_until = recipients, now + _LEARNED
+
+    def learned(self) -> str | None:
+        """The same as a text that survives a restart; None: nothing is known."""
+        return json.dumps([self._most, self._most_until]) if self._most else None
+
+    def remember(self, text: str) -> None:
+        """Take up such a text; one that cannot be read is learned anew."""
+        with contextlib.suppress(ValueError, TypeError):
+            most, until = json.loads(text)
+            self._most, self._most_until = int(most), float(until)
 
     def most_recipients(self, now: float) -> int:
         """Recipients that one submission may have, by the limits and by what Exchange said since."""

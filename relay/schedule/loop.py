@@ -38,6 +38,8 @@ _DIALS = 20
 """Connections being made at once, over all lanes: a rule that keeps senders makes a lane for each of them."""
 _CONNECTIONS = 500
 """Connections open at once, over all lanes: within the usual 1,024 file descriptors, clients included."""
+_LEARNED = "recipients-per-message:"
+"""Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
 _NO_LIMITS = MailboxLimits(
     connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
 )
@@ -243,7 +245,14 @@ class Scheduler:
     async def _know_usage(self, lane: Lane) -> None:
         if not lane.limits_known:
             lane.limiter = MailboxLimiter(lane.limits, await self.spool.usage(lane.name, self.clock.now()))
+            lane.remember((await self.spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
             lane.limits_known = True
+
+    async def learn_most(self, lane: Lane, recipients: int) -> None:
+        """Exchange took no more than so many in one message: known from now on, after a restart as well."""
+        lane.learn_most(recipients, self.clock.now())
+        with contextlib.suppress(SpoolError):  # then a restart learns it anew
+            await self.spool.remember(_LEARNED + lane.name, lane.learned())
 
     async def _step(self, lane: Lane) -> bool:
         """Do what the planner says; whether to plan again at once."""

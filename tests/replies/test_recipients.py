@@ -7,6 +7,7 @@ from itertools import chain
 
 import pytest
 
+from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
 from tests.fakes.exchange import FakeExchange, Talk
 from tests.replies.conftest import Build
@@ -255,6 +256,10 @@ async def test_the_next_message_is_split_right_from_the_start(build: Build, serv
     await house.comes_to(await house.accept(BAD, *people(7)), "sent")
     assert refusals == 2
     assert [len(one) for one in envelopes(server)] == [3, 2, 3, 3, 1]
+    again = Lane(LANE, UpstreamState("Contoso"), house.lane.limits, 30, MailboxLimiter(house.lane.limits))
+    again.remember((await house.spool.remembered())[f"recipients-per-message:{LANE}"])
+    assert again.most_recipients(house.clock.now()) == 3
+    assert again.most_recipients(house.clock.now() + 90_000) == 500
 
 
 async def test_the_day_is_kept_by_the_parts_of_a_message(build: Build, server: FakeExchange) -> None:
