@@ -33,7 +33,7 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``hold:message:KEY``, ``spool-full`` or ``backlog:LANE``."""
+    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full`` or ``backlog:LANE``."""
     title: str
     reason: str
     remedy: str
