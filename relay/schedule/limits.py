@@ -175,9 +175,13 @@ class MailboxLimiter:
 
     def day_is_full(self, now: float) -> bool:
         """Whether the limit of recipients in 24 hours is reached."""
+        return self.day_used(now) >= 1.0
+
+    def day_used(self, now: float) -> float:
+        """Share of the limit of recipients in 24 hours that is used up; 0 without such a limit."""
         self._forget(now)
         most = self._limits.recipients_per_day
-        return bool(most) and self._recipients + self._people_under_way >= most
+        return (self._recipients + self._people_under_way) / most if most else 0.0
 
     def _forget(self, now: float) -> None:
         while self._stamps and self._stamps[0] + MINUTE + _MARGIN <= now:
