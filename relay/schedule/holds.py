@@ -49,8 +49,8 @@ class Holds:
         """Every hold, oldest first."""
         return sorted(self._known.values(), key=lambda hold: hold.since)
 
-    async def load(self, *, probe_now: bool) -> None:
-        """What the spool says is held; ``probe_now``: try each at once (start, reload)."""
+    async def load(self, *, probe_now: bool, anew: bool = False) -> None:
+        """What the spool says is held; ``probe_now``: try each at once. ``anew``: by new rules (start, reload)."""
         found = await self._read()
         now = self._scheduler.clock.now()
         if probe_now:
@@ -60,7 +60,7 @@ class Holds:
             upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
-        if probe_now:
+        if anew:
             for hold in [one for one in found if one.code in _ONLY_RELOAD]:
                 await self._over(hold, "today's rules are tried")
             await self._scheduler.spool.release_key(None, now)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
-from math import inf
 from typing import Any
 
 from relay import events
@@ -17,6 +16,7 @@ from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
 from relay.message import Outcome, Result, Scope
+from relay.schedule import outlook
 from relay.schedule.answers import Answers, judge
 from relay.schedule.carrier import Carrier
 from relay.schedule.desk import Desk, Post
@@ -25,13 +25,12 @@ from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
-from relay.schedule.planner import LaneView, plan
+from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
 from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
 
-_IMPATIENCE = 10.1
 _AGAIN = 2.0
 """Seconds before a lane looks again after the spool itself failed."""
 _DIALS = 20
@@ -83,7 +82,7 @@ class Scheduler:
     async def start(self) -> None:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
-        await self.holds.load(probe_now=True)
+        await self.holds.load(probe_now=True, anew=True)
         await self.desk.load()
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
@@ -130,7 +129,7 @@ class Scheduler:
             lane.limits, lane.batch_size = self._limits(lane.upstream.name)
             lane.limiter.update(lane.limits)
             lane.resting_until = 0.0
-        await self.holds.load(probe_now=True)
+        await self.holds.load(probe_now=True, anew=True)
         self._run_held()
         self.kick_all()
 
@@ -220,7 +219,7 @@ class Scheduler:
             try:
                 if await self._step(lane):
                     continue
-                pause = self._pause(lane)
+                pause = outlook.pause(self.holds, lane, self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
                 pause = _AGAIN
@@ -261,7 +260,7 @@ class Scheduler:
         await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":
             lane.quiet()
-        step = plan(self._view(lane))
+        step = plan(outlook.view(self.holds, lane, self.clock.now()))
         if step.give_back:
             await self._give_back(lane)
         if step.claim:
@@ -297,68 +296,6 @@ class Scheduler:
             await self.spool.settle(done, self.clock.now())
             self.answers.settled(claim.id, answer)
             lane.shelved.pop(0)
-
-    def _view(self, lane: Lane) -> LaneView:
-        now, hold = self.clock.now(), lane.the_hold()
-        return LaneView(
-            now=now,
-            held=hold is not None,
-            held_at_login=hold is not None and hold.at_login,
-            probe_due=self.holds.probe_due(lane, now),
-            resting_until=max(lane.resting_until, lane.limiter.paused_until),
-            may_have_work=lane.may_have_work,
-            ready=len(lane.ready),
-            oldest_ready=lane.ready[0][0] if lane.ready else now,
-            budget=self._budget(lane, now),
-            connections=len(lane.carriers),
-            room=lane.room,
-            max_connections=1 if lane.limiter.slowed else max(1, lane.limits.connections),
-            batch_size=lane.batch_size,
-        )
-
-    def _budget(self, lane: Lane, now: float) -> int | None:
-        return lane.limiter.available(now) if lane.limiter.fits(now, lane.need) else 0
-
-    def _pause(self, lane: Lane) -> float | None:
-        """Seconds until the lane must look again by itself; None: only when woken."""
-        now = self.clock.now()
-        times: list[float] = []
-        if lane.next_due is not None and not lane.may_have_work:
-            times.append(lane.next_due)
-        apart = [*lane.held_senders.values(), *lane.held_messages.values()]
-        times += [one.next_probe for one in apart if one.next_probe is not None]
-        hold = lane.the_hold()
-        if hold is not None:
-            times += [] if lane.carriers else self._probe_times(lane, hold, now)
-            times += [untried for untried in [self.holds.untried(hold)] if now < untried < inf]
-        elif lane.may_have_work or lane.ready:
-            times += self._working_times(lane, now)
-        elif not lane.carriers and lane.resting_until <= now:
-            lane.quiet()
-        return max(0.001, min(times) - now) if times else None
-
-    def _working_times(self, lane: Lane, now: float) -> list[float]:
-        rest = max(lane.resting_until, lane.limiter.paused_until)
-        if rest > now:
-            return [rest]
-        times = (
-            [lane.limiter.ready_at(now, lane.need)]
-            if lane.may_have_work and self._budget(lane, now) == 0
-            else []
-        )
-        if lane.ready and 0 < len(lane.carriers) < lane.limits.connections:
-            impatient = lane.ready[0][0] + _IMPATIENCE
-            times += [impatient] if impatient > now else []
-        return times
-
-    def _probe_times(self, lane: Lane, hold: Hold, now: float) -> list[float]:
-        if hold.next_probe is not None and hold.next_probe > now:
-            return [hold.next_probe]
-        return (
-            [lane.limiter.ready_at(now, lane.need)]
-            if lane.may_have_work and self._budget(lane, now) == 0
-            else []
-        )
 
     async def _claim(self, lane: Lane, count: int) -> None:
         """Claimed mail is in the lane's hands at once, whatever fails afterwards."""

@@ -29,9 +29,7 @@ def own(tmp_path: Path) -> OwnMail:
     one = OwnMail(dataclasses.replace(settings(tmp_path), senders=rules), "relay.contoso.com")
     upstream = UpstreamState(M365)
     one.upstreams = {M365: upstream}
-    one.lanes = {
-        name: Lane(name, upstream, LIMITS, 30, MailboxLimiter(LIMITS)) for name in (DEFAULT, SCANS)
-    }
+    one.lanes = {name: Lane(name, upstream, LIMITS, 30, MailboxLimiter(LIMITS)) for name in (DEFAULT, SCANS)}
     return one
 
 
