@@ -5,9 +5,10 @@ The schedule room imports this module and nothing else of `deliver`; both transp
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from relay.message import Content, Report
+from relay.message import Content, Outcome, Report
 from relay.spool.contract import Claim
 
 
@@ -26,8 +27,11 @@ class Begin(Protocol):
         """
         ...
 
-    def took(self, recipients: int) -> None:
-        """The submission came to be to so many recipients only: Exchange refused the others before its end."""
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        """What came of the submission: it was to so many in the end, and these (by address) have it.
+
+        Written down with the next one, so that a crash in the middle of a split message repeats no finished part.
+        """
         ...
 
     async def __call__(self) -> None:

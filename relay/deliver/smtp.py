@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aiosmtplib import SMTPException
@@ -147,7 +147,7 @@ class SmtpConnection:
                 self._session.wire.abort()
                 _give_up(chunk + waiting, outcomes, judge_fault("connection-lost"))
                 break
-            begin.took(len(transaction.accepted))
+            begin.took(len(transaction.accepted), _sent(transaction.outcomes))
             outcomes.update(transaction.outcomes)
             if transaction.fault is not None:
                 _give_up(waiting, outcomes, transaction.fault)
@@ -195,6 +195,10 @@ def _patiently(transaction: Transaction) -> dict[str, Outcome]:
         one.address: replace(transaction.outcomes[one.address], wait=None, counts=True)
         for one in transaction.crowded
     }
+
+
+def _sent(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {address: one for address, one in outcomes.items() if one.result is Result.SENT}
 
 
 def _give_up(recipients: list[Recipient], outcomes: dict[str, Outcome], fault: Outcome) -> None:

@@ -8,8 +8,10 @@ written down before it can be complete, so that the count survives a crash.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from relay.message import Outcome
 from relay.schedule.lane import Lane
 from relay.schedule.limits import NOTHING, Cost
 from relay.spool.contract import Claim
@@ -29,6 +31,8 @@ class Leave:
         """Set aside at the claim and not used yet; the limiter counts it as under way."""
         self._now = NOTHING
         """The submission under way."""
+        self._sent: dict[str, Outcome] = {}
+        """Who has it since the submission before."""
         self._given = False
         self.begun = False
         """Whether a submission was written down, or was about to be."""
@@ -47,8 +51,9 @@ class Leave:
         self._take(granted)
         return granted.recipients
 
-    def took(self, recipients: int) -> None:
-        """See the contract. What was written down before stays as it is: a little too much, after a crash."""
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        """See the contract. The recipients written down before stay so many: a little too much, after a crash."""
+        self._sent = dict(sent)
         fewer = self._now.recipients - recipients
         if fewer > 0:
             self._lane.limiter.release(Cost(0, fewer))
@@ -79,7 +84,7 @@ class Leave:
             self.room(len(self._claim.envelope.recipients))
         self.begun = True
         now = self._scheduler.clock.now()
-        await self._scheduler.spool.begin(self._claim.id, now, self._now.recipients)
+        await self._scheduler.spool.begin(self._claim.id, now, self._now.recipients, self._sent)
 
     def _finish_one(self) -> None:
         if self._now.messages:

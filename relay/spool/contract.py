@@ -12,7 +12,7 @@ Rules that hold for every implementation:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -340,10 +340,13 @@ class Spool(Protocol):
         """Give claimed messages back untouched."""
         ...
 
-    async def begin(self, claim_id: str, now: float, recipients: int) -> None:
+    async def begin(
+        self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
+    ) -> None:
         """A submission to so many recipients starts: durable before it returns, and counted in the lane's usage.
 
-        A message that is split begins several times, one after the other.
+        A message that is split begins several times, one after the other; ``sent``: who has it by the one before,
+        and will not be tried again.
         """
         ...
 

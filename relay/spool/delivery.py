@@ -100,7 +100,9 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     )
 
 
-def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: int) -> None:
+def begin(
+    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, sent: dict[str, Outcome]
+) -> None:
     """Mark the attempt and count the submission in the lane's usage; the one before it, if any, has ended."""
     row = connection.execute(
         "SELECT lane, begun FROM message WHERE id = ? AND state = 1", (number,)
@@ -109,6 +111,8 @@ def begin(connection: sqlite3.Connection, number: int, now_ms: int, recipients: 
         raise SpoolError(f"message {ids.show(number)} is not claimed")
     _count_at_the_end(connection, row[0], row[1], now_ms)
     connection.execute("UPDATE message SET begun = ? WHERE id = ?", (now_ms, number))
+    if sent:
+        _settle_recipients(connection, number, sent)
     second = now_ms // 1000
     connection.executemany(
         "INSERT INTO usage VALUES (?,?,?,1,?) ON CONFLICT (lane, span, at) DO UPDATE"

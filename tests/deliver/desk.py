@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from relay.deliver.courier import RelayCourier
 from relay.errors import TokenError
-from relay.message import BytesBody, Client, Content, Envelope, Recipient, Reply
+from relay.message import BytesBody, Client, Content, Envelope, Outcome, Recipient, Reply
 from relay.rewrite.contract import Refused, Route
 from relay.settings import (
     Alerts,
@@ -164,14 +164,16 @@ class Begin:
         self.asked: list[int] = []
         self.rooms: list[int] = []
         self.taken: list[int] = []
+        self.sent: list[str] = []
         self._write = write
 
     def room(self, recipients: int) -> int:
         self.asked.append(recipients)
         return min(recipients, self.rooms.pop(0)) if self.rooms else recipients
 
-    def took(self, recipients: int) -> None:
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
         self.taken.append(recipients)
+        self.sent.extend(sent)
 
     async def __call__(self) -> None:
         self.calls += 1

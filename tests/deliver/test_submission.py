@@ -206,6 +206,7 @@ async def test_a_list_that_was_too_long_is_told(desk: Desk) -> None:
     report = await submit(desk, make_claim(*(f"r{n}@x" for n in range(5))))
     assert report.most_recipients == 2
     assert (desk.begin.asked, desk.begin.taken) == ([5, 2, 1], [2, 2, 1])
+    assert desk.begin.sent == [f"r{n}@x" for n in range(5)]
     assert desk.begin.calls == 3
 
 

@@ -213,6 +213,51 @@ class SpoolSuite:
         claim = await claim_one(spool, make.clock.now())
         assert (claim.id, claim.attempts) == (message_id, 1)
 
+    async def test_each_part_of_a_split_message_counts_when_it_ends(self, make):
+        spool = await make()
+        await accept(spool, recipients=tuple(f"r{n}@x.example" for n in range(3)))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        await spool.begin(claim.id, now, 1)
+        await spool.begin(claim.id, now + 10, 1, {"r0@x.example": SENT})
+        stamps = (await spool.usage(LANE, now + 12)).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [1, 1]
+        await spool.begin(claim.id, now + 20, 1, {"r1@x.example": SENT})
+        stamps = (await spool.usage(LANE, now + 22)).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [1, 2, 2]
+        assert sum(count for _, count in (await spool.usage(LANE, now + 22)).recipients_today) == 3
+
+    async def test_a_crash_in_a_split_message_repeats_no_finished_part(self, make):
+        spool = await make()
+        await accept(spool, recipients=("a@x.example", "b@x.example", "c@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        await spool.begin(claim.id, now, 1)
+        await spool.begin(claim.id, now + 1, 2, {"a@x.example": SENT})
+        make.clock.advance(30)
+        spool = await make.reopen(spool)
+        await spool.recover()
+        stamps = (await spool.usage(LANE, make.clock.now())).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [
+            0,
+            3,
+        ]  # the last may have ended just before the crash
+        again = await claim_one(spool, make.clock.now())
+        assert [one.address for one in again.envelope.recipients] == ["b@x.example", "c@x.example"]
+        await settle(spool, again, SENT, make.clock.now())
+        (trace,) = await spool.trace(claim.id)
+        assert trace.state == "sent"
+
+    async def test_what_the_limits_left_over_goes_after_others_and_before_its_own_source(self, make):
+        spool = await make()
+        big = await accept(spool, source="list", recipients=("a@x.example", "b@x.example"))
+        later = await accept(spool, source="list")
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        quiet = await accept(spool, source="scanner")
+        await spool.settle(Settlement(claim.id, {"a@x.example": SENT}, counts=False), now)
+        assert [one.id for one in await spool.claim(LANE, 3, now)] == [quiet, big, later]
+
     async def test_uncertain_mail_may_be_held_instead(self, make):
         spool = await make(on_uncertain="hold")
         message_id = await accept(spool)
