@@ -159,6 +159,8 @@ class SmtpConnection:
             if transaction.crowded and not transaction.accepted:
                 outcomes.update(_patiently(transaction))
             elif transaction.crowded:
+                for one in transaction.crowded:
+                    outcomes.pop(one.address, None)  # not refused: their turn comes in another transaction
                 most = self.most_taken = min(most, len(transaction.accepted))
                 waiting = transaction.crowded + waiting
         return outcomes

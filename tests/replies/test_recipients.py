@@ -231,7 +231,8 @@ async def test_transactions_of_a_split_are_counted_and_stop_at_the_limit(
     await house.settles(lambda: sent_to(house, message), list(people(6)))
     assert [len(one) for one in envelopes(server)] == [2, 2, 2]
     assert mails_of(server, BAD) == 3
-    assert (await house.view(message)).attempts == 0
+    view = await house.view(message)
+    assert (view.state, view.attempts) == ("queued", 0)
     usage = await house.spool.usage(LANE, house.clock.now())
     assert len(usage.stamps) == 3
     assert sum(count for _, count in usage.recipients_today) >= 6  # those offered in vain, too
