@@ -95,6 +95,8 @@ class Lane:
 
     def kick(self) -> None:
         """There may be new work, or the reason to wait has gone."""
+        self.retired = False
+        """The configuration does not use it any more: it is forgotten once it is idle."""
         self.may_have_work = True
         self.need = ONE  # what needed more may be gone
         self.wake.set()
@@ -210,6 +212,11 @@ class Lane:
         if self._most and now >= self._most_until:
             self._most = 0
         return min(one for one in (self._most, self.limits.recipients_per_message, 10**9) if one > 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has claimed mail in its hands, or connections."""
+        return bool(self.carriers or self.ready or self.owed or self.shelved)
 
     @property
     def room(self) -> int:

@@ -149,14 +149,18 @@ class Scheduler:
         """Forget the holds and lanes that the configuration of the moment does not use and that have no mail."""
         await self.holds.drop_unused(in_use)
         kept = {summary.lane for summary in await self.spool.lanes()} | self.holds.lanes()
-        for name, lane in list(self.lanes.items()):
-            if name in kept or in_use(name) or lane.carriers or lane.ready or lane.owed or lane.shelved:
-                continue
-            runner = self._runners.pop(name, None)
-            if runner is not None:
-                runner.cancel()
-            del self.lanes[name]
-            lane.upstream.lanes.discard(name)
+        for name, lane in self.lanes.items():
+            lane.retired = name not in kept and not in_use(name)
+            lane.wake.set()
+
+    def _forget(self, lane: Lane) -> bool:
+        """Whether a retired lane is idle, and is now forgotten. Mail that comes later makes it anew."""
+        if not lane.retired or lane.busy or lane.may_have_work or lane.next_due is not None:
+            return False
+        del self.lanes[lane.name]
+        del self._runners[lane.name]
+        lane.upstream.lanes.discard(lane.name)
+        return True
 
     def default_lane(self, upstream: str) -> str:
         """The lane of an upstream's default mailbox; empty when there is no such upstream."""
@@ -219,6 +223,8 @@ class Scheduler:
             try:
                 if await self._step(lane):
                     continue
+                if self._forget(lane):
+                    return
                 pause = outlook.pause(self.holds, lane, self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
@@ -296,6 +302,7 @@ class Scheduler:
             await self.spool.settle(done, self.clock.now())
             self.answers.settled(claim.id, answer)
             lane.shelved.pop(0)
+            await self.holds.settled(done.hold_key)
 
     async def _claim(self, lane: Lane, count: int) -> None:
         """Claimed mail is in the lane's hands at once, whatever fails afterwards."""

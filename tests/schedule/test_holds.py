@@ -194,7 +194,11 @@ async def test_holds_and_lanes_that_nothing_uses_are_forgotten(house):
     await h.scheduler.refresh([gone])
     await h.scheduler.drop_unused(lambda lane: lane in (LANE, OTHER))
     await eventually(lambda: _only_lane(h))
-    assert gone not in h.scheduler.lanes
+    async with asyncio.timeout(10):
+        while gone in h.scheduler.lanes:
+            await asyncio.sleep(0)
+    await accept(h.spool, lane=gone)  # accepted by the rules of before: it leaves all the same
+    await h.sent(1)
 
 
 async def test_a_mailbox_whose_mail_no_rule_takes_keeps_its_hold(house):
