@@ -127,8 +127,6 @@ class Report:
     """Set when the fault reaches beyond the message: its ``scope`` says lane, sender or upstream."""
     moved_to: str | None = None
     """Set, with no outcomes, when today's rules put the message on another lane: nothing was sent."""
-    most_recipients: int | None = None
-    """Set when Exchange took no more recipients than this in one message, though more were allowed to be tried."""
     details: dict[str, str] = field(default_factory=dict)
     """For the trace: ``host``, ``from`` (rewritten), ``reply``, ``tls``, ``transport``, ``repairs`` and the like."""
 

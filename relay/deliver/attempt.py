@@ -150,7 +150,7 @@ class Attempt:
         left = sum(one.address not in outcomes for one in self._claim.envelope.recipients)
         if left:
             details["left"] = f"{left} recipients wait for their turn under the mailbox's limits"
-        return Report(outcomes, beyond(outcomes), most_recipients=self._carrier.most_taken, details=details)
+        return Report(outcomes, beyond(outcomes), details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
         """Some refusals are believed only when they come twice."""

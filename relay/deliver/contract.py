@@ -34,6 +34,13 @@ class Begin(Protocol):
         """
         ...
 
+    def crowded(self, most: int) -> None:
+        """Exchange took no more than so many recipients in one message, and refused the rest for that (452 4.5.3).
+
+        `room` gives no more from now on, for this message and for later ones of the mailbox.
+        """
+        ...
+
     async def __call__(self) -> None:
         """Write the submission down; raises SpoolError. A transport starts it when the submission starts and
         awaits it before end of data (SMTP) or before the request body is complete (Graph)."""

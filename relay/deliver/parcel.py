@@ -46,11 +46,6 @@ class Carrier(Protocol):
         """Whether headers may hold raw UTF-8 (SMTPUTF8 is offered)."""
         ...
 
-    @property
-    def most_taken(self) -> int | None:
-        """Recipients that Exchange took at most in one submission of the last message, when it refused more."""
-        ...
-
     def unfit(self, parcel: Parcel) -> Outcome | None:
         """Why this transport cannot carry that message at all; None when it can."""
         ...

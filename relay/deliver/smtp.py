@@ -52,8 +52,6 @@ class SmtpConnection:
         """False once the configuration this login was made with is no longer today's."""
         self._out_of_step = False
         """The server did not understand the dialogue: the second try is to be on a clean connection (facts 3.2)."""
-        self.most_taken: int | None = None
-        """Recipients that the server took at most in one transaction of the last message, when it refused more."""
         self._opened = self._used = clock.monotonic()
         self._details = {
             "transport": "smtp",
@@ -118,7 +116,6 @@ class SmtpConnection:
 
     async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
         """All recipients, in as many transactions as the limits ask for, or those that they leave room for."""
-        self.most_taken = None
         try:
             outcomes = await self._chunks(parcel, begin)
         except BaseException:
@@ -161,7 +158,8 @@ class SmtpConnection:
             elif transaction.crowded:
                 for one in transaction.crowded:
                     outcomes.pop(one.address, None)  # not refused: their turn comes in another transaction
-                most = self.most_taken = min(most, len(transaction.accepted))
+                most = min(most, len(transaction.accepted))
+                begin.crowded(most)
                 waiting = transaction.crowded + waiting
         return outcomes
 

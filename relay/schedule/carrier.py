@@ -131,8 +131,6 @@ class Carrier:
             report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=leave.begun))
         finally:
             leave.end()
-        if report.most_recipients is not None:
-            await scheduler.learn_most(lane, report.most_recipients)
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
     async def _judge(

@@ -78,6 +78,10 @@ class Leave:
         self._lane.limiter.start(Cost(cost.messages - aside.messages, cost.recipients - aside.recipients))
         self._now = cost
 
+    def crowded(self, most: int) -> None:
+        """See the contract."""
+        self._scheduler.learn_most(self._lane, most)
+
     async def __call__(self) -> None:
         """See the contract."""
         if not self._given:

@@ -253,9 +253,12 @@ class Scheduler:
             lane.remember((await self.spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
             lane.limits_known = True
 
-    async def learn_most(self, lane: Lane, recipients: int) -> None:
+    def learn_most(self, lane: Lane, recipients: int) -> None:
         """Exchange took no more than so many in one message: known from now on, after a restart as well."""
         lane.learn_most(recipients, self.clock.now())
+        self.spawn(self._remember_most(lane))
+
+    async def _remember_most(self, lane: Lane) -> None:
         with contextlib.suppress(SpoolError):  # then a restart learns it anew
             await self.spool.remember(_LEARNED + lane.name, lane.learned())
 

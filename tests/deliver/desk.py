@@ -164,6 +164,7 @@ class Begin:
         self.asked: list[int] = []
         self.rooms: list[int] = []
         self.taken: list[int] = []
+        self.most: int | None = None
         self.sent: list[str] = []
         self._write = write
 
@@ -174,6 +175,9 @@ class Begin:
     def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
         self.taken.append(recipients)
         self.sent.extend(sent)
+
+    def crowded(self, most: int) -> None:
+        self.most = most
 
     async def __call__(self) -> None:
         self.calls += 1
