@@ -66,11 +66,15 @@ class Holds:
             await self._scheduler.spool.release_key(None, now)
 
     def lanes(self) -> set[str]:
-        """The lanes that must run for the sake of what is held, mail or none: for an upstream its default mailbox."""
-        return {
-            self._scheduler.default_lane(hold.key) if hold.scope == Scope.UPSTREAM else hold.key.split("|")[0]
-            for hold in self._known.values()
-        }
+        """The lanes that must run for the sake of what is held, mail or none.
+
+        For an upstream any lane will do, and its default mailbox where none has been used.
+        """
+        needed = {hold.key.split("|")[0] for hold in self._known.values() if hold.scope != Scope.UPSTREAM}
+        for hold in self._known.values():
+            if hold.scope == Scope.UPSTREAM and not self._scheduler.upstream(hold.key).lanes:
+                needed.add(self._scheduler.default_lane(hold.key))
+        return needed - {""}
 
     async def _read(self) -> list[Hold]:
         """The spool's holds, as of a moment when none was being set or ended here."""
@@ -199,10 +203,9 @@ class Holds:
         """It works again: let the mail go, and the messages that were held for the same cause before."""
         await self._over(hold, "it works again")
         names = self._covered(lane, hold)
-        for name in names:
-            for one in list(self._scheduler.lanes[name].held_messages.values()):
-                if one.code == hold.code:
-                    await self._over(one, "it works again")
+        for one in self.all():
+            if one.scope == Scope.MESSAGE and one.code == hold.code and one.key.split("|")[0] in names:
+                await self._over(one, "it works again")
         for name in names:
             await self._scheduler.pools.join(name)
             self._scheduler.kick(name)

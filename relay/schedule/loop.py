@@ -172,8 +172,7 @@ class Scheduler:
     def _run_held(self) -> None:
         """A hold is tried although no mail waits."""
         for name in self.holds.lanes():
-            if name:
-                self._ensure_runner(self._lane(name))
+            self._ensure_runner(self._lane(name))
 
     def kick(self, name: str) -> None:
         """New or changed mail in a lane."""
