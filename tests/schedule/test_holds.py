@@ -14,26 +14,13 @@ from relay.spool.contract import Filter, Hold
 from tests.fakes.courier import SENT
 from tests.fakes.spool import LANE, OTHER, accept
 from tests.schedule.test_faults import POLICY
-from tests.schedule.test_loop import DENIED, FULL, WRONG_SECRET, House
+from tests.schedule.test_loop import DENIED, FULL, WRONG_SECRET, House, house
+
+__all__ = ["house"]
 
 PERSON = "anna@example.net"
 KEY = f"{LANE}|message-policy 5.7.1"
 AWAY = Outcome(Result.HELD, Scope.RECIPIENT, Reply(550, "5.7.9", "no"), "A policy", "Look", "rcpt-policy")
-
-
-@pytest.fixture
-async def house(tmp_path):
-    made: list[House] = []
-
-    async def build(**limits: object) -> House:
-        one = House(tmp_path, **limits)
-        made.append(one)
-        await one.start()
-        return one
-
-    yield build
-    for one in made:
-        await one.stop()
 
 
 @pytest.fixture
