@@ -293,13 +293,23 @@ class Holds:
 
     async def tend(self, lane: Lane, now: float) -> None:
         """What is set apart and due: one message of each may go. A lane's hold that no mail can try is dropped."""
-        for one in [*lane.held_senders.values(), *lane.held_messages.values()]:
+        apart = [*lane.held_senders.values(), *lane.held_messages.values()]
+        hold = lane.the_hold()
+        if hold is not None:
+            await self._tend_held(lane, hold, apart, now)
+            return
+        for one in apart:
             if one.next_probe is not None and now >= one.next_probe:
                 await self._try_one(lane, one, now)
-        hold = lane.the_hold()
-        if hold is None or now < self.untried(hold) or await self._has_mail(self._covered(lane, hold)):
+
+    async def _tend_held(self, lane: Lane, hold: Hold, apart: list[Hold], now: float) -> None:
+        """A held lane is tried with mail nobody suspects, and only where there is none with what is set apart."""
+        if now >= self.untried(hold) and not await self._has_mail(self._covered(lane, hold)):
+            await self._over(hold, _NO_MAIL)
             return
-        await self._over(hold, _NO_MAIL)
+        due = apart and not hold.at_login and not lane.carriers and self.probe_due(lane, now)
+        if due and not (await self._scheduler.spool.lane(lane.name)).queued:
+            await self._try_one(lane, min(apart, key=lambda one: one.next_probe or inf), now)
 
     def untried(self, hold: Hold) -> float:
         """When a hold that only mail can try is given up for want of mail. A login needs none."""

@@ -45,9 +45,10 @@ def pause(holds: Holds, lane: Lane, now: float) -> float | None:
     times: list[float] = []
     if lane.next_due is not None and not lane.may_have_work:
         times.append(lane.next_due)
-    apart = [*lane.held_senders.values(), *lane.held_messages.values()]
-    times += [one.next_probe for one in apart if one.next_probe is not None]
     hold = lane.the_hold()
+    if hold is None:
+        apart = [*lane.held_senders.values(), *lane.held_messages.values()]
+        times += [one.next_probe for one in apart if one.next_probe is not None]
     if hold is not None:
         times += [] if lane.carriers else _probe_times(lane, hold, now)
         times += [untried for untried in [holds.untried(hold)] if now < untried < inf]

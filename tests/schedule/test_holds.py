@@ -59,9 +59,9 @@ async def test_a_held_message_makes_a_hold_of_its_cause_told_once(house):
 
 async def test_held_messages_are_probed_one_by_one_and_go_when_mended(house, often):
     h = await house(connections=1)
-    h.courier.answer = lambda claim: POLICY if claim.source == "bad" else SENT
+    h.courier.answer = lambda claim: POLICY if claim.source.startswith("bad") else SENT
     for number in range(3):
-        await accept(h.spool, source="bad")
+        await accept(h.spool, source=f"bad {number}")
         await accept(h.spool, source=f"good {number}")
         await h.sent(number + 1)
     await eventually(lambda: _probed(h, 3))
@@ -97,6 +97,17 @@ async def test_mending_the_lane_releases_the_messages_held_for_the_same_cause(ho
     await h.sent(2)
     await h.quiet()
     await eventually(lambda: _no_holds(h))
+
+
+async def test_a_held_lane_is_tried_with_mail_that_nobody_suspects(house, often):
+    h = await house(connections=1)
+    h.courier.answer = lambda claim: POLICY
+    for number in range(4):
+        await accept(h.spool, source=f"bad {number}")
+    await eventually(lambda: _is_held(h))
+    h.courier.answer = lambda claim: POLICY if claim.source.startswith("bad") else SENT
+    await accept(h.spool, source="good")
+    await h.sent(1)
 
 
 async def test_a_message_tried_once_more_says_nothing_about_its_mailbox(house, often):
