@@ -142,6 +142,15 @@ async def test_the_limit_of_a_minute_is_kept(house):
     assert len(h.courier.sent) == 5
 
 
+async def test_the_limit_of_a_minute_is_kept(house):
+    h = await house(messages_per_minute=5)
+    for _ in range(20):
+        await accept(h.spool)
+    await h.sent(5)
+    await h.shows("queued", 15)
+    assert len(h.courier.sent) == 5
+
+
 async def test_a_message_of_many_recipients_waits_until_all_its_parts_fit(house):
     h = await house(messages_per_minute=5, recipients_per_message=2)
     for _ in range(3):
