@@ -1,0 +1,333 @@
+"""`transport: auto`: which way an upstream's mail takes, decided from its tokens and, where they do not tell, by trying.
+
+Design section 5: the right to send over SMTP decides for SMTP, Graph's Mail.Send for Graph; when neither shows, SMTP
+is tried before Graph, since roles given in Exchange leave no trace in a token (facts 0.2, 1.4). A decision is
+remembered over restarts. It changes only for a cause, each cause is remembered too, so the two never play ping-pong:
+when both ways are refused the mail is held, with both remedies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
+
+from relay import events
+from relay.clock import Clock
+from relay.deliver.contract import Connection
+from relay.deliver.graph.connection import Witness
+from relay.deliver.login import token_outcome
+from relay.deliver.table_login import LOGIN_ROWS
+from relay.errors import SpoolError, TokenError
+from relay.message import Outcome, Result, Scope, Trouble
+from relay.settings import Upstream
+from relay.tokens.contract import Resource, TokenSource
+
+PREFIX = "transport:"
+"""Under which key, with the upstream's name, a decision is remembered."""
+IN_THE_WAY = frozenset({
+    "connection-refused", "connect-timed-out", "unreachable", "proxy-refused", "starttls-not-offered",
+    "xoauth2-not-offered", "tls-too-old", "mechanism-refused", "bad-helo", "ip-banned",
+})  # fmt: skip
+"""Something between here and port 587: Graph needs none of it."""
+REFUSALS = frozenset(row.code for row in LOGIN_ROWS if row.hold) - IN_THE_WAY | {"login-refused"}
+"""Exchange does not let this app log in: an administrator's to mend, or Graph's to circumvent."""
+HOUR = 3600.0
+"""Seconds after which a closed port is tried again, and a refusal no longer keeps the relay from trying that way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One decision."""
+
+    transport: str
+    why: str
+    since: float
+    """Wall time, seconds since 1970."""
+    until: float | None = None
+    """When SMTP is to be tried again, since only the network kept it away."""
+
+
+class Memory(Protocol):
+    """Where decisions outlive the process (the spool's `remembered` and `remember`)."""
+
+    async def remembered(self, prefix: str = "") -> dict[str, str]:
+        """What was remembered under keys that begin so."""
+        ...
+
+    async def remember(self, key: str, value: str | None) -> None:
+        """Remember a text; None: forget it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the tokens show."""
+
+    smtp: bool
+    graph: bool
+
+
+@dataclass(slots=True)
+class State:
+    """What is known of one upstream."""
+
+    choice: Choice | None = None
+    rights: Rights | None = None
+    revisit: bool = False
+    refusals: dict[str, tuple[float, Outcome]] = field(default_factory=dict)
+    """By transport: when (monotonic seconds) and how it was refused."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+OpenSmtp = Callable[[Upstream, str], Awaitable[Connection]]
+OpenGraph = Callable[[Upstream, str, Witness], Awaitable[Connection]]
+
+
+class Choices:
+    """Opens connections of upstreams with ``transport: auto``."""
+
+    def __init__(self, smtp: OpenSmtp, graph: OpenGraph, clock: Clock, memory: Memory | None = None) -> None:
+        self._smtp = smtp
+        self._graph = graph
+        self._clock = clock
+        self._memory = memory
+        self._states: dict[str, State] = {}
+
+    def of(self, name: str) -> Choice | None:
+        """The decision for an upstream; None before there is one."""
+        state = self._states.get(name)
+        return state.choice if state is not None else None
+
+    async def recall(self) -> None:
+        """What was decided before the restart."""
+        if self._memory is None:
+            return
+        for name, choice in choices_of(await self._memory.remembered(PREFIX)).items():
+            self._state(name).choice = choice
+
+    def revisit(self) -> None:
+        """Permissions or settings may have changed: the next connection of each upstream decides anew."""
+        for state in self._states.values():
+            state.revisit = True
+
+    async def open(self, upstream: Upstream, mailbox: str, tokens: TokenSource) -> Connection:
+        """A connection by the way that is right for the upstream. Raises Trouble."""
+        state = self._state(upstream.name)
+        async with state.lock:
+            await self._decide(upstream, state, tokens)
+        choice = state.choice
+        if choice is not None and choice.transport == "graph" and not self._is_over(state, choice):
+            return await self._graph(upstream, mailbox, Trial(self, upstream, tokens))
+        try:
+            connection = await self._smtp(upstream, mailbox)
+        except Trouble as trouble:
+            return await self._instead(upstream, mailbox, tokens, trouble)
+        await self._smtp_works(upstream)
+        return connection
+
+    def _state(self, name: str) -> State:
+        return self._states.setdefault(name, State())
+
+    def _is_over(self, state: State, choice: Choice) -> bool:
+        """Whether SMTP is to be tried again; one connection does, and the others go on meanwhile."""
+        now = self._clock.now()
+        if choice.until is None or now < choice.until:
+            return False
+        state.choice = replace(choice, until=now + HOUR)
+        return True
+
+    # deciding
+
+    async def _decide(self, upstream: Upstream, state: State, tokens: TokenSource) -> None:
+        """Read the tokens when there is a reason to, and choose by them. Raises Trouble when there is no token."""
+        if state.choice is not None and not state.revisit and not state.refusals:
+            return
+        try:
+            rights = await rights_of(tokens)
+        except TokenError as error:
+            if state.choice is None:
+                raise Trouble(token_outcome(error)) from error
+            return  # the way that is known may still have a token
+        if state.choice is not None and not state.revisit and rights == state.rights:
+            return
+        state.rights, state.revisit, state.refusals = rights, False, {}
+        if rights.smtp:
+            await self._choose(upstream, "smtp", "the token carries SMTP.SendAsApp")
+        elif rights.graph:
+            await self._choose(
+                upstream, "graph", "the token carries Graph's Mail.Send and not SMTP.SendAsApp"
+            )
+        else:
+            state.choice = None
+
+    async def _choose(self, upstream: Upstream, transport: str, why: str, until: float | None = None) -> None:
+        state = self._state(upstream.name)
+        before = state.choice
+        same = before is not None and before.transport == transport
+        since = before.since if before is not None and same else self._clock.now()
+        state.choice = choice = Choice(transport, why, since, until)
+        if before is not None and same and before.why == why:
+            return
+        events.transport(upstream=upstream.name, transport=transport, why=why)
+        if self._memory is not None:
+            try:
+                await self._memory.remember(PREFIX + upstream.name, json.dumps(asdict(choice)))
+            except SpoolError as error:  # it is in force, and will be found again by the same reasoning
+                events.trouble(
+                    where="transport", what=f"the choice is not remembered: {error}", remedy=error.remedy
+                )
+
+    # SMTP's side
+
+    async def _smtp_works(self, upstream: Upstream) -> None:
+        state = self._state(upstream.name)
+        state.refusals.pop("smtp", None)
+        if state.choice is None:
+            await self._choose(
+                upstream, "smtp", "Exchange took the SMTP login, by a role that no token shows"
+            )
+        elif state.choice.transport == "graph" and state.choice.until is not None:
+            await self._choose(upstream, "smtp", "Exchange's SMTP service can be reached again")
+
+    async def _instead(
+        self, upstream: Upstream, mailbox: str, tokens: TokenSource, trouble: Trouble
+    ) -> Connection:
+        """SMTP did not open: Graph where that may help, else the trouble goes on."""
+        state, outcome = self._state(upstream.name), trouble.outcome
+        if outcome.code not in REFUSALS | IN_THE_WAY:
+            raise trouble
+        shows = await shows_mail_send(tokens)
+        if not shows and (state.choice is not None or outcome.code in IN_THE_WAY):
+            raise trouble
+        if self._refused_lately(state, "graph") is not None and state.choice is not None:
+            raise Trouble(self._both(state, outcome, outcome)) from trouble
+        state.refusals["smtp"] = (self._clock.monotonic(), outcome)
+        if shows:
+            until = self._clock.now() + HOUR if outcome.code in IN_THE_WAY else None
+            why = (
+                f"SMTP cannot be used ({outcome.reason.rstrip('.')}), and the token carries Graph's Mail.Send"
+            )
+            state.rights = Rights(smtp=bool(state.rights and state.rights.smtp), graph=True)
+            await self._choose(upstream, "graph", why, until)
+        return await self._graph(upstream, mailbox, Trial(self, upstream, tokens))
+
+    # Graph's side
+
+    async def graph_works(self, upstream: Upstream) -> None:
+        """Graph took a message."""
+        state = self._state(upstream.name)
+        state.refusals.pop("graph", None)
+        if state.choice is None:
+            await self._choose(
+                upstream,
+                "graph",
+                "SMTP refused the login, and Graph takes mail by a role that no token shows",
+            )
+
+    async def graph_refused(self, upstream: Upstream, tokens: TokenSource, outcome: Outcome) -> Outcome:
+        """Graph did not: SMTP where its right shows and it was not refused itself, else a hold with both remedies."""
+        state = self._state(upstream.name)
+        state.refusals["graph"] = (self._clock.monotonic(), outcome)
+        if self._refused_lately(state, "smtp") is None and await shows_send_as_app(tokens):
+            state.rights = Rights(smtp=True, graph=bool(state.rights and state.rights.graph))
+            why = f"Graph cannot be used ({outcome.reason.rstrip('.')}), and the token carries SMTP.SendAsApp"
+            await self._choose(upstream, "smtp", why)
+            return Outcome(
+                Result.DEFERRED, Scope.MESSAGE, outcome.reply, f"{outcome.reason} The relay goes over to SMTP.", "",
+                "transport-changed", wait=0.0, counts=False)  # fmt: skip
+        return self._both(state, outcome, outcome)
+
+    def _refused_lately(self, state: State, transport: str) -> Outcome | None:
+        found = state.refusals.get(transport)
+        return found[1] if found is not None and self._clock.monotonic() - found[0] < HOUR else None
+
+    def _both(self, state: State, outcome: Outcome, latest: Outcome) -> Outcome:
+        """The hold of an upstream that may use neither way."""
+        smtp, graph = self._refused_lately(state, "smtp"), self._refused_lately(state, "graph")
+        smtp, graph = (smtp or latest), (graph or latest)
+        if smtp is graph:
+            return outcome
+        reason = f"Neither way of sending is open. SMTP: {smtp.reason} Graph: {graph.reason}"
+        both = f"For Graph (all that the set-up guide asks for): {graph.remedy} For SMTP: {smtp.remedy}"
+        remedy = f"Mend one of the two. {both}"
+        return replace(outcome, reason=reason, remedy=remedy)
+
+
+class Trial:
+    """`Witness` of the Graph connections of one upstream: what happens to them may change the choice."""
+
+    def __init__(self, choices: Choices, upstream: Upstream, tokens: TokenSource) -> None:
+        self._choices = choices
+        self._upstream = upstream
+        self._tokens = tokens
+
+    async def accepted(self) -> None:
+        """Graph works."""
+        await self._choices.graph_works(self._upstream)
+
+    async def refused(self, outcome: Outcome) -> Outcome:
+        """Graph does not; see `Choices.graph_refused`."""
+        return await self._choices.graph_refused(self._upstream, self._tokens, outcome)
+
+
+class Forced:
+    """`Witness` under ``transport: graph``: nothing to choose."""
+
+    async def accepted(self) -> None:
+        """As it should be."""
+
+    async def refused(self, outcome: Outcome) -> Outcome:
+        """The outcome stands."""
+        return outcome
+
+
+async def rights_of(tokens: TokenSource) -> Rights:
+    """What the tokens show; Graph's is asked for only when SMTP's does not decide.
+
+    Raises TokenError: SMTP's when neither can be had, since one wrong secret spoils both.
+    """
+    trouble: TokenError | None = None
+    try:
+        if "SMTP.SendAsApp" in (await tokens.token(Resource.SMTP)).roles:
+            return Rights(smtp=True, graph=False)
+    except TokenError as error:
+        if error.temporary:
+            raise
+        trouble = error
+    try:
+        return Rights(smtp=False, graph="Mail.Send" in (await tokens.token(Resource.GRAPH)).roles)
+    except TokenError as error:
+        raise trouble or error from error
+
+
+async def shows_mail_send(tokens: TokenSource) -> bool:
+    """Whether there is a Graph token that carries Mail.Send."""
+    try:
+        return "Mail.Send" in (await tokens.token(Resource.GRAPH)).roles
+    except TokenError:
+        return False
+
+
+async def shows_send_as_app(tokens: TokenSource) -> bool:
+    """Whether there is a token for Exchange that carries SMTP.SendAsApp."""
+    try:
+        return "SMTP.SendAsApp" in (await tokens.token(Resource.SMTP)).roles
+    except TokenError:
+        return False
+
+
+def choices_of(texts: dict[str, str]) -> dict[str, Choice]:
+    """What was remembered, by upstream; what cannot be read is decided anew."""
+    found = {}
+    for key, text in texts.items():
+        try:
+            kept = json.loads(text)
+            choice = Choice(str(kept["transport"]), str(kept["why"]), float(kept["since"]), kept.get("until"))
+        except (ValueError, TypeError, KeyError):
+            continue
+        if choice.transport in ("smtp", "graph"):
+            found[key.removeprefix(PREFIX)] = choice
+    return found
