@@ -159,7 +159,7 @@ class Daemon:
         self.spool = build_spool(settings)
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
-            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
         )
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
@@ -184,6 +184,7 @@ class Daemon:
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         await self._reroute(await self._stray())
@@ -346,7 +347,8 @@ class Daemon:
             return await self.status()
         if do == "health":
             return await self.health()
-        if do in ("wake", "release"):
+        if do in ("wake", "release", "check"):
+            self.courier.revisit()
             for tokens in self.tokens.values():
                 tokens.retry_now()
             await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
@@ -381,6 +383,11 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
+            choices={
+                one.name: choice
+                for one in self.settings.upstreams
+                if (choice := self.courier.choice(one.name))
+            },
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
@@ -388,11 +395,11 @@ class Daemon:
         return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        transport, sent, limit = (
-            lane.transport or "smtp",
-            lane.limiter.sent_last_minute(now),
-            lane.limiter.limit,
+        upstream = lane.upstream.name
+        transport = (
+            status.transport_of(self.settings, upstream, self.courier.choice(upstream)) or lane.transport
         )
+        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:
             return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)

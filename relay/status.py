@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay import __version__, events
+from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.errors import TokenError
 from relay.schedule.telling import iso
 from relay.settings import Certificate, ClientSecret, ManagedIdentity, Settings, Upstream
@@ -101,6 +102,29 @@ def token_rows(tokens: Mapping[str, Iterable[TokenState]]) -> list[dict[str, Any
     ]
 
 
+def transport_of(settings: Settings, upstream: str, choice: Choice | None) -> str:
+    """The transport in use: the configured one, or what ``auto`` has decided; ``auto`` before that."""
+    for one in settings.upstreams:
+        if one.name == upstream:
+            return choice.transport if one.transport == "auto" and choice is not None else one.transport
+    return ""
+
+
+def transport_row(upstream: Upstream, choice: Choice | None) -> dict[str, Any]:
+    """How one upstream submits, and why."""
+    if upstream.transport != "auto":
+        why, choice = f"the configuration says transport: {upstream.transport}", None
+    else:
+        why = choice.why if choice is not None else "the next message decides"
+    return {
+        "upstream": upstream.name,
+        "transport": choice.transport if choice is not None else upstream.transport,
+        "configured": upstream.transport,
+        "why": why,
+        "since": iso(choice.since) if choice is not None else None,
+    }
+
+
 async def report(
     settings: Settings,
     spool: Spool,
@@ -109,6 +133,7 @@ async def report(
     listeners: list[dict[str, Any]],
     health: Mapping[str, LaneHealth],
     tokens: Mapping[str, Iterable[TokenState]],
+    choices: Mapping[str, Choice],
 ) -> dict[str, Any]:
     """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
     summaries = {summary.lane: summary for summary in await spool.lanes()}
@@ -120,9 +145,10 @@ async def report(
         "started": iso(started) if started is not None else None,
         "listeners": listeners,
         "lanes": [
-            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name))
+            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name, choices))
             for name in names
         ],
+        "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),
         "credentials": await asyncio.to_thread(lambda: [credential_row(one) for one in settings.upstreams]),
         "counters": {name: events.counts[name] for name in COUNTED},
@@ -130,13 +156,11 @@ async def report(
     }
 
 
-def _idle_health(settings: Settings, name: str) -> LaneHealth:
+def _idle_health(settings: Settings, name: str, choices: Mapping[str, Choice]) -> LaneHealth:
     upstream = lane_parts(name)[0]
-    for one in settings.upstreams:
-        if one.name == upstream:
-            transport = "smtp" if one.transport == "auto" else one.transport
-            return LaneHealth(transport=transport, limit_per_minute=one.limits.messages_per_minute)
-    return LaneHealth()
+    transport = transport_of(settings, upstream, choices.get(upstream))
+    limits = [one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream]
+    return LaneHealth(transport=transport, limit_per_minute=limits[0] if limits else 0)
 
 
 async def offline(settings: Settings) -> dict[str, Any]:
@@ -144,9 +168,9 @@ async def offline(settings: Settings) -> dict[str, Any]:
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
     try:
-        health = {}
+        health, choices = {}, choices_of(await spool.remembered(PREFIX))
         for summary in await spool.lanes():
-            idle = _idle_health(settings, summary.lane)
+            idle = _idle_health(settings, summary.lane, choices)
             for hold in await spool.holds():
                 if hold.scope != "sender" and hold.key in (summary.lane, lane_parts(summary.lane)[0]):
                     health[summary.lane] = held_health(
@@ -155,6 +179,8 @@ async def offline(settings: Settings) -> dict[str, Any]:
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]
-        return await report(settings, spool, started=None, listeners=listeners, health=health, tokens={})
+        return await report(
+            settings, spool, started=None, listeners=listeners, health=health, tokens={}, choices=choices
+        )
     finally:
         await spool.close()

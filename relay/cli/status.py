@@ -52,6 +52,7 @@ def show(shape: Shape) -> None:
     _lanes(shape.get("lanes", ()))
     for lane in shape.get("lanes", ()):
         _trouble(lane)
+    _transports(shape.get("transports", ()))
     _tokens(shape.get("tokens", ()))
     _credentials(shape.get("credentials", ()))
     _spool(shape.get("spool") or {})
@@ -92,6 +93,13 @@ def _trouble(lane: Shape) -> None:
     typer.echo(f"  why:    {visible(str(lane['reason']))}")
     if lane.get("remedy"):
         typer.echo(f"  remedy: {visible(str(lane['remedy']))}")
+
+
+def _transports(transports: Sequence[Shape]) -> None:
+    for one in transports:
+        name, transport = visible(str(one.get("upstream"))), visible(str(one.get("transport")))
+        since = f" since {local(one.get('since'))}" if one.get("since") else ""
+        typer.echo(f"\n{name} sends by {transport}{since}: {visible(str(one.get('why')))}")
 
 
 def _tokens(tokens: Sequence[Shape]) -> None:

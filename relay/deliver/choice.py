@@ -25,6 +25,8 @@ from relay.message import Outcome, Result, Scope, Trouble
 from relay.settings import Upstream
 from relay.tokens.contract import Resource, TokenSource
 
+SEND_AS_APP, MAIL_SEND = "SMTP.SendAsApp", "Mail.Send"
+"""The roles in a token that show the right to send."""
 PREFIX = "transport:"
 """Under which key, with the upstream's name, a decision is remembered."""
 IN_THE_WAY = frozenset({
@@ -199,7 +201,7 @@ class Choices:
         state, outcome = self._state(upstream.name), trouble.outcome
         if outcome.code not in REFUSALS | IN_THE_WAY:
             raise trouble
-        shows = await shows_mail_send(tokens)
+        shows = await shows(tokens, Resource.GRAPH, MAIL_SEND)
         if not shows and (state.choice is not None or outcome.code in IN_THE_WAY):
             raise trouble
         if self._refused_lately(state, "graph") is not None and state.choice is not None:
@@ -210,7 +212,6 @@ class Choices:
             why = (
                 f"SMTP cannot be used ({outcome.reason.rstrip('.')}), and the token carries Graph's Mail.Send"
             )
-            state.rights = Rights(smtp=bool(state.rights and state.rights.smtp), graph=True)
             await self._choose(upstream, "graph", why, until)
         return await self._graph(upstream, mailbox, Trial(self, upstream, tokens))
 
@@ -231,8 +232,8 @@ class Choices:
         """Graph did not: SMTP where its right shows and it was not refused itself, else a hold with both remedies."""
         state = self._state(upstream.name)
         state.refusals["graph"] = (self._clock.monotonic(), outcome)
-        if self._refused_lately(state, "smtp") is None and await shows_send_as_app(tokens):
-            state.rights = Rights(smtp=True, graph=bool(state.rights and state.rights.graph))
+        if self._refused_lately(state, "smtp") is None and await shows(tokens, Resource.SMTP, SEND_AS_APP):
+            state.rights = Rights(smtp=True, graph=False)
             why = f"Graph cannot be used ({outcome.reason.rstrip('.')}), and the token carries SMTP.SendAsApp"
             await self._choose(upstream, "smtp", why)
             return Outcome(
@@ -291,32 +292,28 @@ async def rights_of(tokens: TokenSource) -> Rights:
     """
     trouble: TokenError | None = None
     try:
-        if "SMTP.SendAsApp" in (await tokens.token(Resource.SMTP)).roles:
+        if SEND_AS_APP in (await tokens.token(Resource.SMTP)).roles:
             return Rights(smtp=True, graph=False)
     except TokenError as error:
         if error.temporary:
             raise
         trouble = error
     try:
-        return Rights(smtp=False, graph="Mail.Send" in (await tokens.token(Resource.GRAPH)).roles)
+        return Rights(smtp=False, graph=MAIL_SEND in (await tokens.token(Resource.GRAPH)).roles)
     except TokenError as error:
         raise trouble or error from error
 
 
-async def shows_mail_send(tokens: TokenSource) -> bool:
-    """Whether there is a Graph token that carries Mail.Send."""
+async def shows(tokens: TokenSource, resource: Resource, role: str) -> bool:
+    """Whether there is a token with that role; one without it may be older than the consent, so a new one is asked for."""
     try:
-        return "Mail.Send" in (await tokens.token(Resource.GRAPH)).roles
+        token = await tokens.token(resource)
+        if role not in token.roles:
+            tokens.discard(token)
+            token = await tokens.token(resource)
     except TokenError:
         return False
-
-
-async def shows_send_as_app(tokens: TokenSource) -> bool:
-    """Whether there is a token for Exchange that carries SMTP.SendAsApp."""
-    try:
-        return "SMTP.SendAsApp" in (await tokens.token(Resource.SMTP)).roles
-    except TokenError:
-        return False
+    return role in token.roles
 
 
 def choices_of(texts: dict[str, str]) -> dict[str, Choice]:
