@@ -81,7 +81,20 @@ class State:
     revisit: bool = False
     refusals: dict[str, tuple[float, Outcome]] = field(default_factory=dict)
     """By transport: when (monotonic seconds) and how it was refused."""
+    worked: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By transport and mailbox: when it last worked (monotonic seconds). What works for others is one mailbox's trouble."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def refused(self, transport: str, now: float) -> Outcome | None:
+        """How that way was refused within the last hour."""
+        found = self.refusals.get(transport)
+        return found[1] if found is not None and now - found[0] < HOUR else None
+
+    def works_for_others(self, transport: str, mailbox: str, now: float) -> bool:
+        """Whether that way carried another mailbox's mail within the last hour."""
+        return any(
+            way == transport and box != mailbox and now - at < HOUR for (way, box), at in self.worked.items()
+        )
 
 
 OpenSmtp = Callable[[Upstream, str], Awaitable[Connection]]
@@ -122,12 +135,12 @@ class Choices:
             await self._decide(upstream, state, tokens)
         choice = state.choice
         if choice is not None and choice.transport == "graph" and not self._is_over(state, choice):
-            return await self._graph(upstream, mailbox, Trial(self, upstream, tokens))
+            return await self._graph(upstream, mailbox, Trial(self, upstream, mailbox, tokens))
         try:
             connection = await self._smtp(upstream, mailbox)
         except Trouble as trouble:
             return await self._instead(upstream, mailbox, tokens, trouble)
-        await self._smtp_works(upstream)
+        await self._smtp_works(upstream, mailbox)
         return connection
 
     def _state(self, name: str) -> State:
@@ -155,7 +168,7 @@ class Choices:
             return  # the way that is known may still have a token
         if state.choice is not None and not state.revisit and rights == state.rights:
             return
-        state.rights, state.revisit, state.refusals = rights, False, {}
+        state.rights, state.revisit, state.refusals, state.worked = rights, False, {}, {}
         if rights.smtp:
             await self._choose(upstream, "smtp", "the token carries SMTP.SendAsApp")
         elif rights.graph:
@@ -184,9 +197,10 @@ class Choices:
 
     # SMTP's side
 
-    async def _smtp_works(self, upstream: Upstream) -> None:
+    async def _smtp_works(self, upstream: Upstream, mailbox: str) -> None:
         state = self._state(upstream.name)
         state.refusals.pop("smtp", None)
+        state.worked["smtp", mailbox] = self._clock.monotonic()
         if state.choice is None:
             await self._choose(
                 upstream, "smtp", "Exchange took the SMTP login, by a role that no token shows"
@@ -198,80 +212,84 @@ class Choices:
         self, upstream: Upstream, mailbox: str, tokens: TokenSource, trouble: Trouble
     ) -> Connection:
         """SMTP did not open: Graph where that may help, else the trouble goes on."""
-        state, outcome = self._state(upstream.name), trouble.outcome
+        state, outcome, now = self._state(upstream.name), trouble.outcome, self._clock.monotonic()
         if outcome.code not in REFUSALS | IN_THE_WAY:
             raise trouble
-        shows = await shows(tokens, Resource.GRAPH, MAIL_SEND)
-        if not shows and (state.choice is not None or outcome.code in IN_THE_WAY):
+        granted = await shows(tokens, Resource.GRAPH, MAIL_SEND)
+        if not granted and (outcome.code in IN_THE_WAY or await shows(tokens, Resource.SMTP, SEND_AS_APP)):
             raise trouble
-        if self._refused_lately(state, "graph") is not None and state.choice is not None:
-            raise Trouble(self._both(state, outcome, outcome)) from trouble
-        state.refusals["smtp"] = (self._clock.monotonic(), outcome)
-        if shows:
+        if granted and state.refused("graph", now) is not None:
+            raise Trouble(both(state, outcome, now)) from trouble
+        one_mailbox = outcome.scope is Scope.LANE and state.works_for_others("smtp", mailbox, now)
+        state.refusals["smtp"] = (now, outcome)
+        if granted and not one_mailbox:
             until = self._clock.now() + HOUR if outcome.code in IN_THE_WAY else None
-            why = (
-                f"SMTP cannot be used ({outcome.reason.rstrip('.')}), and the token carries Graph's Mail.Send"
-            )
-            await self._choose(upstream, "graph", why, until)
-        return await self._graph(upstream, mailbox, Trial(self, upstream, tokens))
-
-    # Graph's side
-
-    async def graph_works(self, upstream: Upstream) -> None:
-        """Graph took a message."""
-        state = self._state(upstream.name)
-        state.refusals.pop("graph", None)
-        if state.choice is None:
+            what = outcome.reason.rstrip(".")
             await self._choose(
                 upstream,
                 "graph",
-                "SMTP refused the login, and Graph takes mail by a role that no token shows",
+                f"SMTP cannot be used ({what}), and the token carries Graph's Mail.Send",
+                until,
             )
+        return await self._graph(upstream, mailbox, Trial(self, upstream, mailbox, tokens))
 
-    async def graph_refused(self, upstream: Upstream, tokens: TokenSource, outcome: Outcome) -> Outcome:
-        """Graph did not: SMTP where its right shows and it was not refused itself, else a hold with both remedies."""
+    # Graph's side
+
+    async def graph_works(self, upstream: Upstream, mailbox: str) -> None:
+        """Graph took a message."""
         state = self._state(upstream.name)
-        state.refusals["graph"] = (self._clock.monotonic(), outcome)
-        if self._refused_lately(state, "smtp") is None and await shows(tokens, Resource.SMTP, SEND_AS_APP):
-            state.rights = Rights(smtp=True, graph=False)
-            why = f"Graph cannot be used ({outcome.reason.rstrip('.')}), and the token carries SMTP.SendAsApp"
-            await self._choose(upstream, "smtp", why)
-            return Outcome(
-                Result.DEFERRED, Scope.MESSAGE, outcome.reply, f"{outcome.reason} The relay goes over to SMTP.", "",
-                "transport-changed", wait=0.0, counts=False)  # fmt: skip
-        return self._both(state, outcome, outcome)
+        state.refusals.pop("graph", None)
+        state.worked["graph", mailbox] = self._clock.monotonic()
+        if state.choice is None:
+            why = "SMTP refused the login, and Graph takes mail by a role that no token shows"
+            await self._choose(upstream, "graph", why)
 
-    def _refused_lately(self, state: State, transport: str) -> Outcome | None:
-        found = state.refusals.get(transport)
-        return found[1] if found is not None and self._clock.monotonic() - found[0] < HOUR else None
-
-    def _both(self, state: State, outcome: Outcome, latest: Outcome) -> Outcome:
-        """The hold of an upstream that may use neither way."""
-        smtp, graph = self._refused_lately(state, "smtp"), self._refused_lately(state, "graph")
-        smtp, graph = (smtp or latest), (graph or latest)
-        if smtp is graph:
+    async def graph_refused(
+        self, upstream: Upstream, mailbox: str, tokens: TokenSource, outcome: Outcome
+    ) -> Outcome:
+        """Graph did not: SMTP where its right shows and it was not refused itself, else a hold with both remedies."""
+        state, now = self._state(upstream.name), self._clock.monotonic()
+        if state.works_for_others("graph", mailbox, now):
             return outcome
-        reason = f"Neither way of sending is open. SMTP: {smtp.reason} Graph: {graph.reason}"
-        both = f"For Graph (all that the set-up guide asks for): {graph.remedy} For SMTP: {smtp.remedy}"
-        remedy = f"Mend one of the two. {both}"
-        return replace(outcome, reason=reason, remedy=remedy)
+        state.refusals["graph"] = (now, outcome)
+        if state.refused("smtp", now) is not None or not await shows(tokens, Resource.SMTP, SEND_AS_APP):
+            return both(state, outcome, now)
+        state.rights = Rights(smtp=True, graph=False)
+        what = outcome.reason.rstrip(".")
+        await self._choose(
+            upstream, "smtp", f"Graph cannot be used ({what}), and the token carries SMTP.SendAsApp"
+        )
+        return Outcome(
+            Result.DEFERRED, Scope.MESSAGE, outcome.reply, f"{outcome.reason} The relay goes over to SMTP.", "",
+            "transport-changed", wait=0.0, counts=False)  # fmt: skip
+
+
+def both(state: State, outcome: Outcome, now: float) -> Outcome:
+    """The hold of an upstream that may use neither way: both reasons and remedies, where both are known."""
+    smtp, graph = state.refused("smtp", now) or outcome, state.refused("graph", now) or outcome
+    if smtp is graph:
+        return outcome
+    reason = f"Neither way of sending is open. SMTP: {smtp.reason} Graph: {graph.reason}"
+    ways = f"For Graph (all that the set-up guide asks for): {graph.remedy} For SMTP: {smtp.remedy}"
+    return replace(outcome, reason=reason, remedy=f"Mend one of the two. {ways}")
 
 
 class Trial:
     """`Witness` of the Graph connections of one upstream: what happens to them may change the choice."""
 
-    def __init__(self, choices: Choices, upstream: Upstream, tokens: TokenSource) -> None:
+    def __init__(self, choices: Choices, upstream: Upstream, mailbox: str, tokens: TokenSource) -> None:
         self._choices = choices
         self._upstream = upstream
+        self._mailbox = mailbox
         self._tokens = tokens
 
     async def accepted(self) -> None:
         """Graph works."""
-        await self._choices.graph_works(self._upstream)
+        await self._choices.graph_works(self._upstream, self._mailbox)
 
     async def refused(self, outcome: Outcome) -> Outcome:
         """Graph does not; see `Choices.graph_refused`."""
-        return await self._choices.graph_refused(self._upstream, self._tokens, outcome)
+        return await self._choices.graph_refused(self._upstream, self._mailbox, self._tokens, outcome)
 
 
 class Forced:

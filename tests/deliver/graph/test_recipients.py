@@ -1,4 +1,4 @@
-"""The envelope decides: for any header, those whom Graph would deliver to are the envelope's recipients, and people can read the rest."""
+"""The envelope decides: whatever the header says, Graph delivers to the envelope's recipients; people read the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def fields(header: bytes, name: str) -> list[str]:
     """The unfolded values of a field."""
     text = re.sub(r"\r\n(?=[ \t])", "", header.decode())
     return [
-        line.partition(":")[2].strip() for line in text.split("\r\n") if line.lower().startswith(name + ":")
+        line.partition(":")[2].strip()
+        for line in text.split("\r\n")
+        if line.partition(":")[0].strip().lower() == name
     ]
 
 
