@@ -215,7 +215,7 @@ class Choices:
         state, outcome, now = self._state(upstream.name), trouble.outcome, self._clock.monotonic()
         if outcome.code not in REFUSALS | IN_THE_WAY:
             raise trouble
-        granted = await shows(tokens, Resource.GRAPH, MAIL_SEND)
+        granted = await shows(tokens, Resource.GRAPH, MAIL_SEND, fresh=state.choice is not None)
         if not granted and (outcome.code in IN_THE_WAY or await shows(tokens, Resource.SMTP, SEND_AS_APP)):
             raise trouble
         if granted and state.refused("graph", now) is not None:
@@ -252,7 +252,9 @@ class Choices:
         if state.works_for_others("graph", mailbox, now):
             return outcome
         state.refusals["graph"] = (now, outcome)
-        if state.refused("smtp", now) is not None or not await shows(tokens, Resource.SMTP, SEND_AS_APP):
+        if state.refused("smtp", now) is not None or not await shows(
+            tokens, Resource.SMTP, SEND_AS_APP, fresh=True
+        ):
             return both(state, outcome, now)
         state.rights = Rights(smtp=True, graph=False)
         what = outcome.reason.rstrip(".")
@@ -322,11 +324,11 @@ async def rights_of(tokens: TokenSource) -> Rights:
         raise trouble or error from error
 
 
-async def shows(tokens: TokenSource, resource: Resource, role: str) -> bool:
-    """Whether there is a token with that role; one without it may be older than the consent, so a new one is asked for."""
+async def shows(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
+    """Whether there is a token with that role. ``fresh``: one without it may be older than a consent, so ask anew."""
     try:
         token = await tokens.token(resource)
-        if role not in token.roles:
+        if fresh and role not in token.roles:
             tokens.discard(token)
             token = await tokens.token(resource)
     except TokenError:
