@@ -17,7 +17,7 @@ from typing import Protocol
 from relay import events
 from relay.clock import Clock
 from relay.deliver.contract import Connection
-from relay.deliver.graph.connection import Witness
+from relay.deliver.graph.witness import Witness
 from relay.deliver.login import token_outcome
 from relay.deliver.table_login import LOGIN_ROWS
 from relay.errors import SpoolError, TokenError
@@ -342,7 +342,8 @@ def choices_of(texts: dict[str, str]) -> dict[str, Choice]:
     for key, text in texts.items():
         try:
             kept = json.loads(text)
-            choice = Choice(str(kept["transport"]), str(kept["why"]), float(kept["since"]), kept.get("until"))
+            until = None if kept.get("until") is None else float(kept["until"])
+            choice = Choice(str(kept["transport"]), str(kept["why"]), float(kept["since"]), until)
         except (ValueError, TypeError, KeyError):
             continue
         if choice.transport in ("smtp", "graph"):

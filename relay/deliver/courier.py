@@ -7,6 +7,7 @@ import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relay import events
 from relay.clock import Clock
@@ -14,8 +15,7 @@ from relay.deliver.attempt import Rewrite, Router, Rules
 from relay.deliver.choice import Choice, Choices, Forced, Memory
 from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Connection
-from relay.deliver.graph.client import GraphClient
-from relay.deliver.graph.connection import GraphConnection, Witness
+from relay.deliver.graph.witness import Witness
 from relay.deliver.login import Door, log_in, token_outcome
 from relay.deliver.smtp import SmtpConnection
 from relay.errors import TokenError
@@ -24,6 +24,10 @@ from relay.rewrite.pipeline import rewrite
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name
 from relay.tokens.contract import Resource, TokenSource
+
+if TYPE_CHECKING:
+    from relay.deliver.graph.client import GraphClient
+    from relay.deliver.graph.connection import GraphConnection
 
 Opener = Callable[[Upstream, str], Awaitable[Connection]]
 """How one transport opens a connection for a mailbox of an upstream."""
@@ -122,7 +126,11 @@ class RelayCourier:
         return tokens
 
     async def _open_graph(self, upstream: Upstream, mailbox: str, witness: Witness) -> Connection:
-        client = await self._client(upstream)
+        make_client, make_connection = await asyncio.to_thread(_graph_parts)
+        context = await self._context(upstream)
+        client = self._clients.get(upstream.name)
+        if client is None:  # shared: HTTP connections and the app's requests at once are counted there
+            client = self._clients[upstream.name] = make_client(upstream, self._tokens_of(upstream), context)
         try:
             await client.tokens.token(Resource.GRAPH)
         except TokenError as error:
@@ -131,17 +139,9 @@ class RelayCourier:
         events.login(
             lane=lane_name(upstream.name, mailbox), transport="graph", host=client.host, connection=number
         )
-        return GraphConnection(
+        return make_connection(
             client, mailbox, self._rules, self._clock, witness, number=number,
             current=lambda: self._is_current(upstream))  # fmt: skip
-
-    async def _client(self, upstream: Upstream) -> GraphClient:
-        """Shared by all connections of an upstream: HTTP connections and the app's requests at once are counted there."""
-        context = await self._context(upstream)
-        client = self._clients.get(upstream.name)
-        if client is None:
-            client = self._clients[upstream.name] = GraphClient(upstream, self._tokens_of(upstream), context)
-        return client
 
     async def _open_smtp(self, upstream: Upstream, mailbox: str) -> Connection:
         door = Door(upstream, self._tokens_of(upstream), await self._context(upstream), self._hostname)
@@ -169,6 +169,14 @@ class RelayCourier:
             self._contexts.pop(upstream.name, None)
             detail = f"{upstream.ca_file}: {error.strerror or error}"
             raise Trouble(judge_fault("ca-file", detail=detail)) from error
+
+
+def _graph_parts() -> tuple[type[GraphClient], type[GraphConnection]]:
+    """Loaded when first needed, in a thread: aiohttp is slow to load and large, and SMTP does without."""
+    from relay.deliver.graph.client import GraphClient
+    from relay.deliver.graph.connection import GraphConnection
+
+    return GraphClient, GraphConnection
 
 
 def _unknown(upstream: str) -> Outcome:

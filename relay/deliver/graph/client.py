@@ -45,13 +45,13 @@ class Feed:
         self._length = len(source) if isinstance(source, bytes) else length
         self._patience = patience
         self.length = self._length or 0
-        self.complete = False
+        self.started = self.complete = False
         """Set before the last piece leaves: from then on the server may have the whole request."""
         self.fault: BaseException | None = None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, piece by piece; each one that is taken shows progress."""
-        sent = 0
+        sent, self.started = 0, True
         try:
             async for piece in _pieces(self._source):
                 sent += len(piece)
@@ -272,7 +272,9 @@ class MailboxHttp:
     def _lost(self, error: BaseException, feed: Feed | None) -> Lost:
         complete = feed.complete if feed is not None else _was_sent(error)
         code, why = fault_of(error)
-        if code == "timed-out":
+        if code == "timed-out" and feed is not None and not feed.started:
+            code, why = "connect-timed-out", ""
+        elif code == "timed-out":
             why = f"no progress within {self._client.upstream.timeout:g} seconds"
         return Lost(why, complete=complete, code=code)
 

@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from relay.clock import Clock
 from relay.deliver.attempt import Attempt, Rules, beyond
 from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Begin
-from relay.deliver.graph.client import GraphClient
 from relay.deliver.graph.contract import Answer, Lost
 from relay.deliver.graph.judge import judge_answer, judge_lost, no_read_write
 from relay.deliver.graph.large import LargeResult, send_large
 from relay.deliver.graph.mime import send_mime
 from relay.deliver.graph.recipients import addressed
 from relay.deliver.graph.table import REFUSED, TOO_LARGE
+from relay.deliver.graph.witness import Witness
 from relay.deliver.login import token_outcome
 from relay.deliver.parcel import Parcel
 from relay.errors import SpoolError, TokenError
 from relay.message import Content, Outcome, Recipient, Report, Result
 from relay.spool.contract import Claim
 from relay.tokens.contract import Resource
+
+if TYPE_CHECKING:
+    from relay.deliver.graph.client import GraphClient
 
 OLDEST = 480.0
 LONGEST_IDLE = 60.0
@@ -32,18 +35,6 @@ MIME_CEILING = 3_000_000
 """Octets of a message that fit into one sendMail: base64 makes 4,000,000 of them, and a request may have 4 MB (facts 6.2)."""
 DOUBTFUL = 2_000_000
 """Octets above which a refusal may be about sendMail's size and not the mailbox's (facts 6.2: from 2,240 KB on)."""
-
-
-class Witness(Protocol):
-    """Who wants to know whether Graph lets this app send, to choose the transport by it."""
-
-    async def accepted(self) -> None:
-        """A message was taken."""
-        ...
-
-    async def refused(self, outcome: Outcome) -> Outcome:
-        """The right to send is missing. What is to be told instead: another transport may take over."""
-        ...
 
 
 class GraphConnection:

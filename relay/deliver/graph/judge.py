@@ -49,12 +49,12 @@ def retry_after(answer: Answer, now: float) -> float | None:
     """Seconds of ``Retry-After``: a number or an HTTP date (RFC 9110 section 10.2.3); None when absent or unreadable."""
     text = answer.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), LONGEST_WAIT)
+        return min(max(1.0, float(text[:9])), LONGEST_WAIT)
     try:
         when = email.utils.parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None
-    return min(max(0.0, when - now), LONGEST_WAIT)
+    return min(max(1.0, when - now), LONGEST_WAIT)
 
 
 def judge_lost(lost: Lost, names: Names = NAMELESS) -> Outcome:

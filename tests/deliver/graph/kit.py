@@ -11,7 +11,7 @@ from pathlib import Path
 from relay.clock import SystemClock
 from relay.deliver.contract import Connection
 from relay.deliver.courier import RelayCourier
-from relay.message import BytesBody, Client, Content, Envelope, Outcome, Recipient, Report
+from relay.message import Body, BytesBody, Client, Content, Envelope, Outcome, Recipient, Report
 from relay.settings import ClientSecret, MailboxLimits, Secret, Upstream
 from relay.simulator.app import Simulator
 from relay.simulator.options import SimulatorOptions
@@ -80,7 +80,7 @@ class Tenant:
         self,
         *to: str,
         header: bytes = HEADER,
-        body: bytes = b"Hello\r\n",
+        body: bytes | Body = b"Hello\r\n",
         connection: Connection | None = None,
     ) -> Outcome:
         """One message over a connection of its own, or the given one; what its first recipient got."""
@@ -92,7 +92,7 @@ class Tenant:
         self,
         *to: str,
         header: bytes = HEADER,
-        body: bytes = b"Hello\r\n",
+        body: bytes | Body = b"Hello\r\n",
         connection: Connection | None = None,
     ) -> Report:
         used = connection or await self.open()
@@ -103,7 +103,9 @@ class Tenant:
         )  # fmt: skip
         try:
             async with asyncio.timeout(20):
-                return await used.submit(claim, Content(header, BytesBody(body)), self.begin)
+                return await used.submit(
+                    claim, Content(header, BytesBody(body) if isinstance(body, bytes) else body), self.begin
+                )
         finally:
             if connection is None:
                 await used.close()
