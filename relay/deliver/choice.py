@@ -216,7 +216,7 @@ class Choices:
         if outcome.code not in REFUSALS | IN_THE_WAY:
             raise trouble
         granted = await shows(tokens, Resource.GRAPH, MAIL_SEND, fresh=state.choice is not None)
-        if not granted and (outcome.code in IN_THE_WAY or await shows(tokens, Resource.SMTP, SEND_AS_APP)):
+        if not granted and await self._only_smtp(state, tokens, outcome):
             raise trouble
         if granted and state.refused("graph", now) is not None:
             raise Trouble(both(state, outcome, now)) from trouble
@@ -232,6 +232,11 @@ class Choices:
                 until,
             )
         return await self._graph(upstream, mailbox, Trial(self, upstream, mailbox, tokens))
+
+    async def _only_smtp(self, state: State, tokens: TokenSource, outcome: Outcome) -> bool:
+        """Whether Graph, whose right does not show, is not worth a try: SMTP's does show, or worked before it was cut off."""
+        cut_off = outcome.code in IN_THE_WAY and state.choice is not None
+        return cut_off or await shows(tokens, Resource.SMTP, SEND_AS_APP)
 
     # Graph's side
 
@@ -342,7 +347,7 @@ def choices_of(texts: dict[str, str]) -> dict[str, Choice]:
     for key, text in texts.items():
         try:
             kept = json.loads(text)
-            until = None if kept.get("until") is None else float(kept["until"])
+            until = None if kept["until"] is None else float(kept["until"])
             choice = Choice(str(kept["transport"]), str(kept["why"]), float(kept["since"]), until)
         except (ValueError, TypeError, KeyError):
             continue
