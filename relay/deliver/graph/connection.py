@@ -36,6 +36,9 @@ MIME_CEILING = 3_000_000
 DOUBTFUL = 2_000_000
 """Octets above which a refusal may be about sendMail's size and not the mailbox's (facts 6.2: from 2,240 KB on)."""
 
+SUBMITTING = frozenset({"send", "sendMail"})
+"""The steps of large mail that submit it; those before only prepare a draft."""
+
 
 class GraphConnection:
     """`relay.deliver.contract.Connection` over Graph; also the `Carrier` that an `Attempt` hands its parcel to."""
@@ -181,13 +184,15 @@ class GraphConnection:
         return self._judge_large(result)
 
     def _judge_large(self, result: LargeResult) -> Outcome:
+        """Before the last step nothing is submitted, so a break there is no uncertainty."""
         if result.lost is not None:
-            raise result.lost
+            complete = result.lost.complete and result.step in SUBMITTING
+            raise Lost(result.lost.reason, complete=complete, code=result.lost.code) from result.lost
         if result.outcome is not None:
             return result.outcome
         answer = result.answer if result.answer is not None else Answer(0)
         outcome = judge_answer(answer, self._names, now=self._clock.now())
-        if outcome.code in REFUSED and result.step != "send":
+        if outcome.code in REFUSED and result.step not in SUBMITTING:
             return no_read_write(answer, self._names)
         return outcome
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from relay.deliver.graph.contract import Answer, Lost
 from relay.deliver.graph.judge import judge_answer, judge_lost, retry_after
+from relay.deliver.graph.large import LargeResult
 from relay.deliver.graph.mime import encoded_size, send_mime
 from relay.deliver.graph.reading import words_of
 from relay.errors import SpoolError
@@ -141,19 +142,35 @@ async def test_a_server_that_takes_nothing_is_given_up_in_time(tmp_path: Path) -
         assert (outcome.code, outcome.uncertain) == ("timed-out", False)
 
 
-@pytest.mark.parametrize(
-    ("size", "result", "word"),
-    [(2_400_000, Result.HELD, "Mail.ReadWrite"), (1000, Result.FAILED, "MaxSendSize")],
-)
-@pytest.mark.parametrize("reply", ["413 RequestEntityTooLarge big", "400 ErrorMessageSizeExceeded big"])
-async def test_too_large_for_send_mail_or_for_the_mailbox(
-    tmp_path: Path, size: int, result: Result, word: str, reply: str
+TOO_LARGE = ["413 RequestEntityTooLarge big", "400 ErrorMessageSizeExceeded big", "200 OK nothing"]
+
+
+@pytest.mark.parametrize("reply", TOO_LARGE)
+async def test_a_refusal_of_size_from_two_megabytes_on_tries_the_large_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: str
 ) -> None:
+    tried: list[str] = []
+
+    async def large(http: object, mailbox: str, *_: object) -> LargeResult:
+        tried.append(mailbox)
+        return LargeResult(None, Answer(202), None, "send", ())
+
+    monkeypatch.setattr("relay.deliver.graph.connection.send_large", large)
     async with tenant(tmp_path, "Mail.Send") as one:
         one.sim.faults.add(Fault("graph", "reply", reply))
-        outcome = await one.send(body=b"x" * size)
-        assert outcome.result is result
-        assert word in outcome.remedy
+        assert (await one.send(body=b"x" * 2_400_000)).result is Result.SENT
+        assert tried == ["notifications@contoso.com"]
+
+
+@pytest.mark.parametrize("reply", TOO_LARGE[:2])
+async def test_a_refusal_of_size_below_is_the_mailboxs(tmp_path: Path, reply: str) -> None:
+    async with tenant(tmp_path, "Mail.Send") as one:
+        one.sim.faults.add(Fault("graph", "reply", reply))
+        outcome = await one.send(body=b"x" * 1000)
+        assert outcome.result is Result.FAILED
+        assert "MaxSendSize" in outcome.remedy
+        assert outcome.reply is not None
+        assert (outcome.reply.code, outcome.reply.enhanced) == (554, "5.3.4")
 
 
 class Odd:

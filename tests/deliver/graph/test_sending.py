@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.deliver.graph.contract import Answer, Lost
+from relay.deliver.graph.large import LargeResult
 from relay.message import Result, Scope, Trouble
 from relay.simulator.faults import Fault
 from tests.deliver.graph.kit import HEADER, tenant
@@ -166,10 +168,55 @@ async def test_a_certificate_nobody_vouches_for_is_held(tmp_path: Path) -> None:
 
 async def test_a_large_message_without_read_write_is_held_with_the_remedy(tmp_path: Path) -> None:
     async with tenant(tmp_path, "Mail.Send") as one:
-        outcome = await one.send(body=b"x" * 3_100_000)
+        outcome = await one.send(body=b"x" * 5_000_000)
         assert (outcome.result, outcome.scope) == (Result.HELD, Scope.MESSAGE)
         assert "Mail.ReadWrite" in outcome.remedy
         assert one.sim.messages == []
+
+
+@pytest.mark.parametrize(
+    ("lost_at", "complete", "uncertain"),
+    [
+        ("draft", True, False),
+        ("upload", True, False),
+        ("send", True, True),
+        ("sendMail", True, True),
+        ("send", False, False),
+    ],
+)
+async def test_only_a_break_at_submission_is_uncertain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_at: str, complete: bool, uncertain: bool
+) -> None:
+    async def broken(*_: object) -> LargeResult:
+        return LargeResult(None, None, Lost("gone", complete=complete), lost_at)
+
+    monkeypatch.setattr("relay.deliver.graph.connection.send_large", broken)
+    async with tenant(tmp_path, "Mail.Send") as one:
+        outcome = await one.send(body=b"x" * 5_000_000)
+        assert (outcome.result, outcome.uncertain) == (Result.DEFERRED, uncertain)
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "code"),
+    [
+        (403, "upload", "mail-readwrite-missing"),
+        (403, "send", "graph-access-denied"),
+        (429, "draft", "throttled"),
+    ],
+)
+async def test_answers_of_the_large_way_are_judged_by_their_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, step: str, code: str
+) -> None:
+    async def refused(*_: object) -> LargeResult:
+        return LargeResult(
+            None, Answer(status, {}, "ErrorAccessDenied" if status == 403 else "", ""), None, step, ("x",)
+        )
+
+    monkeypatch.setattr("relay.deliver.graph.connection.send_large", refused)
+    async with tenant(tmp_path, "Mail.Send") as one:
+        report = await one.report(body=b"x" * 5_000_000)
+        assert report.outcomes["anna@x.example"].code == code
+        assert report.details["notes"] == "x"
 
 
 async def test_beyond_the_mailbox_limit_it_bounces(tmp_path: Path) -> None:
