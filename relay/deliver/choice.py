@@ -276,7 +276,10 @@ def both(state: State, outcome: Outcome, now: float) -> Outcome:
     smtp, graph = state.refused("smtp", now) or outcome, state.refused("graph", now) or outcome
     if smtp is graph:
         return outcome
+    name, other = ("Graph", graph) if smtp is outcome else ("SMTP", smtp)
     reason = f"Neither way of sending is open. SMTP: {smtp.reason} Graph: {graph.reason}"
+    if other.reply is not None:  # the outcome's own reply goes along with it
+        reason = f"{reason.rstrip('.')} ({name} said: {other.reply})."
     ways = f"For Graph (all that the set-up guide asks for): {graph.remedy} For SMTP: {smtp.remedy}"
     return replace(outcome, reason=reason, remedy=f"Mend one of the two. {ways}")
 

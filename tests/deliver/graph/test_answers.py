@@ -23,6 +23,7 @@ from relay.deliver.graph.reading import words_of
 from relay.errors import SpoolError
 from relay.message import BytesBody, Result, Scope
 from relay.simulator.faults import Fault
+from tests.deliver.desk import make_settings
 from tests.deliver.graph.kit import Tenant, tenant
 
 NOW = 1_795_000_000.0
@@ -230,3 +231,70 @@ async def _trusting(one: Tenant, ca_file: Path) -> None:
     await one.stop()
     one.upstream = dataclasses.replace(one.upstream, ca_file=ca_file)
     one.start()
+
+
+class Proxy:
+    """An HTTP proxy that speaks CONNECT (RFC 9110 section 9.3.6), or answers what it is told."""
+
+    def __init__(self, refusal: bytes = b"") -> None:
+        self.asked: list[str] = []
+        self._refusal = refusal
+
+    async def start(self) -> tuple[asyncio.Server, int]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return server, server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked.append(request)
+        if self._refusal:
+            writer.write(self._refusal)
+            writer.close()
+            return
+        host, _, port = request.split(" ")[1].rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(
+            self._pump(reader, far_writer), self._pump(far_reader, writer), return_exceptions=True
+        )
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+
+async def test_through_a_proxy_with_a_login(tmp_path: Path) -> None:
+    proxy = Proxy()
+    server, port = await proxy.start()
+    async with tenant(tmp_path, "Mail.Send", transport="graph") as one:
+        await one.open()  # the token comes without the proxy, which is not what is tested here
+        one.upstream = dataclasses.replace(one.upstream, proxy=f"http://user:pass@127.0.0.1:{port}")
+        one.courier.update(make_settings(one.upstream), one.router, {"M365": one.tokens})
+        assert (await one.send()).result is Result.SENT
+        assert proxy.asked[0].startswith(f"CONNECT localhost:{one.sim.graph_url.rpartition(':')[2]} ")
+        assert "Proxy-Authorization: Basic dXNlcjpwYXNz" in proxy.asked[0]
+        assert "eyJ" not in "".join(proxy.asked)
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "result"),
+    [(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "proxy-refused", Result.HELD),
+     (b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n", "proxy-refused", Result.HELD),
+     (b"HTTP/1.1 502 Bad gateway\r\nContent-Length: 0\r\n\r\n", "proxy-failed", Result.DEFERRED)],
+)  # fmt: skip
+async def test_what_a_proxy_refuses_is_told_plainly(
+    tmp_path: Path, refusal: bytes, code: str, result: Result
+) -> None:
+    proxy = Proxy(refusal)
+    server, port = await proxy.start()
+    async with tenant(tmp_path, "Mail.Send", transport="graph") as one:
+        await one.open()
+        one.upstream = dataclasses.replace(one.upstream, proxy=f"http://user:secret-word@127.0.0.1:{port}")
+        one.courier.update(make_settings(one.upstream), one.router, {"M365": one.tokens})
+        outcome = await one.send()
+        assert (outcome.code, outcome.result, outcome.uncertain) == (code, result, False)
+        assert f"127.0.0.1:{port}" in outcome.reason
+        assert "secret-word" not in f"{outcome}"
+    server.close()
