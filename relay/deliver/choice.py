@@ -19,7 +19,7 @@ from relay.clock import Clock
 from relay.deliver.contract import Connection
 from relay.deliver.graph.witness import Witness
 from relay.deliver.login import token_outcome
-from relay.deliver.table_login import LOGIN_ROWS
+from relay.deliver.table_login import LOGIN_ROWS, PROBE
 from relay.errors import SpoolError, TokenError
 from relay.message import Outcome, Result, Scope, Trouble
 from relay.settings import Upstream
@@ -83,6 +83,8 @@ class State:
     """By transport: when (monotonic seconds) and how it was refused."""
     worked: dict[tuple[str, str], float] = field(default_factory=dict)
     """By transport and mailbox: when it last worked (monotonic seconds). What works for others is one mailbox's trouble."""
+    turned_away: dict[str, float] = field(default_factory=dict)
+    """When Exchange last refused a mailbox's SMTP login, while no token shows a right (monotonic seconds)."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def refused(self, transport: str, now: float) -> Outcome | None:
@@ -133,8 +135,7 @@ class Choices:
         state = self._state(upstream.name)
         async with state.lock:
             await self._decide(upstream, state, tokens)
-        choice = state.choice
-        if choice is not None and choice.transport == "graph" and not self._is_over(state, choice):
+        if self._by_graph(state, mailbox):
             return await self._graph(upstream, mailbox, Trial(self, upstream, mailbox, tokens))
         try:
             connection = await self._smtp(upstream, mailbox)
@@ -146,13 +147,19 @@ class Choices:
     def _state(self, name: str) -> State:
         return self._states.setdefault(name, State())
 
-    def _is_over(self, state: State, choice: Choice) -> bool:
-        """Whether SMTP is to be tried again; one connection does, and the others go on meanwhile."""
-        now = self._clock.now()
-        if choice.until is None or now < choice.until:
-            return False
-        state.choice = replace(choice, until=now + HOUR)
-        return True
+    def _by_graph(self, state: State, mailbox: str) -> bool:
+        """Whether SMTP need not be asked: it is decided, or Exchange refused this mailbox's login a moment ago."""
+        choice, now = state.choice, self._clock.now()
+        if (
+            choice is None
+        ):  # Exchange is not to be provoked, and a consent that is given meanwhile shows at Graph's door
+            return self._clock.monotonic() - state.turned_away.get(mailbox, -HOUR) < PROBE
+        if choice.transport != "graph" or choice.until is None or now < choice.until:
+            return choice.transport == "graph"
+        state.choice = replace(
+            choice, until=now + HOUR
+        )  # this one connection tries SMTP again, the others go on
+        return False
 
     # deciding
 
@@ -161,14 +168,15 @@ class Choices:
         if state.choice is not None and not state.revisit and not state.refusals:
             return
         try:
-            rights = await rights_of(tokens)
+            rights = await rights_of(tokens, fresh=bool(state.refusals))
         except TokenError as error:
             if state.choice is None:
                 raise Trouble(token_outcome(error)) from error
             return  # the way that is known may still have a token
-        if state.choice is not None and not state.revisit and rights == state.rights:
+        if not state.revisit and rights == state.rights:
             return
-        state.rights, state.revisit, state.refusals, state.worked = rights, False, {}, {}
+        state.rights, state.revisit = rights, False
+        state.refusals, state.worked, state.turned_away = {}, {}, {}
         if rights.smtp:
             await self._choose(upstream, "smtp", "the token carries SMTP.SendAsApp")
         elif rights.graph:
@@ -221,7 +229,7 @@ class Choices:
         if granted and state.refused("graph", now) is not None:
             raise Trouble(both(state, outcome, now)) from trouble
         one_mailbox = outcome.scope is Scope.LANE and state.works_for_others("smtp", mailbox, now)
-        state.refusals["smtp"] = (now, outcome)
+        state.refusals["smtp"], state.turned_away[mailbox] = (now, outcome), now
         if granted and not one_mailbox:
             until = self._clock.now() + HOUR if outcome.code in IN_THE_WAY else None
             what = outcome.reason.rstrip(".")
@@ -313,35 +321,43 @@ class Forced:
         return outcome
 
 
-async def rights_of(tokens: TokenSource) -> Rights:
-    """What the tokens show; Graph's is asked for only when SMTP's does not decide.
+async def rights_of(tokens: TokenSource, *, fresh: bool = False) -> Rights:
+    """What the tokens show; Graph's is asked for only when SMTP's does not decide. ``fresh``: see `has_role`.
 
     Raises TokenError: SMTP's when neither can be had, since one wrong secret spoils both.
     """
     trouble: TokenError | None = None
     try:
-        if SEND_AS_APP in (await tokens.token(Resource.SMTP)).roles:
+        if await has_role(tokens, Resource.SMTP, SEND_AS_APP, fresh=fresh):
             return Rights(smtp=True, graph=False)
     except TokenError as error:
         if error.temporary:
             raise
         trouble = error
     try:
-        return Rights(smtp=False, graph=MAIL_SEND in (await tokens.token(Resource.GRAPH)).roles)
+        return Rights(smtp=False, graph=await has_role(tokens, Resource.GRAPH, MAIL_SEND, fresh=fresh))
     except TokenError as error:
         raise trouble or error from error
 
 
-async def shows(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
-    """Whether there is a token with that role. ``fresh``: one without it may be older than a consent, so ask anew."""
-    try:
+async def has_role(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
+    """Whether the token has that role. ``fresh``: one without it may be older than a consent, so ask anew.
+
+    Raises TokenError.
+    """
+    token = await tokens.token(resource)
+    if fresh and role not in token.roles:
+        tokens.discard(token)
         token = await tokens.token(resource)
-        if fresh and role not in token.roles:
-            tokens.discard(token)
-            token = await tokens.token(resource)
+    return role in token.roles
+
+
+async def shows(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
+    """The same; no token, no right."""
+    try:
+        return await has_role(tokens, resource, role, fresh=fresh)
     except TokenError:
         return False
-    return role in token.roles
 
 
 def choices_of(texts: dict[str, str]) -> dict[str, Choice]:

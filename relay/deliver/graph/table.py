@@ -92,7 +92,7 @@ KNOWN_ROWS: tuple[GraphRow, ...] = (
           "Check that cloud names the tenant's cloud and graph_url is not overridden, and that this machine's clock is"
           " right; then reload."),
     _held("graph-access-denied", "403", "ErrorAccessDenied|AccessDenied|Authorization_RequestDenied", Scope.LANE,
-          "Microsoft Graph does not let this app send as <mailbox>.", GRANT_MAIL_SEND),
+          "Microsoft Graph does not let this app send as <mailbox>.", GRANT_MAIL_SEND, wait=None),
     _held("mailbox-unknown", "404", "ErrorInvalidUser|(Request_)?ResourceNotFound|ErrorNonExistentMailbox", Scope.LANE,
           "There is no mailbox <mailbox> in the tenant.",
           "Check the spelling of from_email, or of login in the sender rule, and tenant_id."),
@@ -102,7 +102,7 @@ KNOWN_ROWS: tuple[GraphRow, ...] = (
 
 DEFAULT_ROWS: tuple[GraphRow, ...] = (
     _held("graph-forbidden", "403", "", Scope.LANE, "Microsoft Graph refused mail from <mailbox>.",
-          f"{GRANT_MAIL_SEND} A proxy that inspects TLS may refuse, too.", source="default"),
+          f"{GRANT_MAIL_SEND} A proxy that inspects TLS may refuse, too.", wait=None, source="default"),
     _held("mailbox-unknown", "404", "", Scope.LANE, "Microsoft Graph does not find <mailbox>.",
           "Check the spelling of from_email, or of login in the sender rule; and that graph_url ends without a path.",
           source="default"),

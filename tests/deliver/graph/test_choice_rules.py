@@ -163,6 +163,26 @@ async def test_roles_in_exchange_are_found_behind_a_closed_port_too() -> None:
     assert bench.chosen() == "graph"
 
 
+async def test_without_any_right_smtp_is_asked_seldom_and_graph_at_every_try() -> None:
+    bench = Bench()
+    bench.refused[A] = CATCH_ALL
+    for _ in range(3):
+        outcome = await refused(await bench.open())
+        assert "SMTP.SendAsApp" in outcome.remedy
+        bench.clock.advance(60)
+    assert bench.tried == ["smtp a", "graph a", "graph a", "graph a"]
+    assert (await bench.open(B)).transport == "smtp"  # one mailbox's refusal says nothing about another's
+    bench = Bench()
+    bench.refused[A] = CATCH_ALL
+    await refused(await bench.open())
+    bench.clock.advance(901)
+    await bench.open()
+    assert bench.tried == ["smtp a", "graph a", "smtp a", "graph a"]
+    bench.tokens.roles[Resource.GRAPH] = ("Mail.Send",)
+    await bench.open()
+    assert bench.chosen() == "graph"
+
+
 async def test_a_role_for_smtp_survives_an_outage() -> None:
     bench = Bench()
     await bench.open()
