@@ -396,9 +396,8 @@ class Daemon:
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
         upstream = lane.upstream.name
-        transport = (
-            status.transport_of(self.settings, upstream, self.courier.choice(upstream)) or lane.transport
-        )
+        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
+        transport = lane.transport if lane.connected and lane.transport else decided
         sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:

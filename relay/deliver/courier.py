@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from relay.deliver.graph.client import GraphClient
     from relay.deliver.graph.connection import GraphConnection
 
+GRAPH_AT_ONCE = 4
+"""Requests to Graph at once of one app (facts 6.6: 4, by some pages over all its mailboxes)."""
 Opener = Callable[[Upstream, str], Awaitable[Connection]]
 """How one transport opens a connection for a mailbox of an upstream."""
 
@@ -67,6 +70,9 @@ class RelayCourier:
         self._numbers = itertools.count(1)
         self._contexts: dict[str, asyncio.Task[ssl.SSLContext]] = {}
         self._clients: dict[str, GraphClient] = {}
+        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(GRAPH_AT_ONCE)
+        )
         self._retiring: set[asyncio.Task[None]] = set()
         self._choices = Choices(self._open_smtp, self._open_graph, clock, memory)
         self._openers: dict[str, Opener] = {
@@ -93,10 +99,11 @@ class RelayCourier:
         self._tokens = tokens
         self._rules.router = router
         self._contexts.clear()
-        for name in [one for one, client in self._clients.items() if not self._is_current(client.upstream)]:
-            task = asyncio.ensure_future(self._clients.pop(name).retire())
+        for client in self._clients.values():
+            task = asyncio.ensure_future(client.retire())
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
+        self._clients.clear()
         self._choices.revisit()
 
     async def open(self, upstream: str, mailbox: str) -> Connection:
@@ -130,7 +137,9 @@ class RelayCourier:
         context = await self._context(upstream)
         client = self._clients.get(upstream.name)
         if client is None:  # shared: HTTP connections and the app's requests at once are counted there
-            client = self._clients[upstream.name] = make_client(upstream, self._tokens_of(upstream), context)
+            client = self._clients[upstream.name] = make_client(
+                upstream, self._tokens_of(upstream), context, self._gates[upstream.client_id]
+            )
         try:
             await client.tokens.token(Resource.GRAPH)
         except TokenError as error:

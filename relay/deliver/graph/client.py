@@ -29,8 +29,6 @@ from relay.errors import SpoolError
 from relay.settings import Upstream
 from relay.tokens.contract import Resource, Token, TokenSource
 
-APP_AT_ONCE = 4
-"""Requests at once of one app (facts 6.6: 4, by some pages over all its mailboxes)."""
 MAILBOX_AT_ONCE = 2
 """Requests at once of one mailbox (facts 6.6: stay at 2 to 3)."""
 LONGEST_IDLE = 30.0
@@ -45,7 +43,9 @@ class Feed:
         self._length = len(source) if isinstance(source, bytes) else length
         self._patience = patience
         self.length = self._length or 0
-        self.started = self.complete = False
+        self.started = False
+        """There is a connection that takes it."""
+        self.complete = False
         """Set before the last piece leaves: from then on the server may have the whole request."""
         self.fault: BaseException | None = None
 
@@ -109,10 +109,13 @@ class Request:
 class GraphClient:
     """What the connections of one upstream share: session, tokens and the app's requests at once."""
 
-    def __init__(self, upstream: Upstream, tokens: TokenSource, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, upstream: Upstream, tokens: TokenSource, context: ssl.SSLContext, gate: asyncio.Semaphore
+    ) -> None:
         self.upstream = upstream
         self.tokens = tokens
-        self.gate = asyncio.Semaphore(APP_AT_ONCE)
+        self.gate = gate
+        """The app's requests at once; it outlives the client, since a reload may replace that."""
         self._context = context
         self._session: aiohttp.ClientSession | None = None
         self._mailboxes: dict[str, asyncio.Semaphore] = {}
@@ -138,9 +141,7 @@ class GraphClient:
     def session(self) -> aiohttp.ClientSession:
         """The session; made at first use, on the loop that uses it."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(
-                ssl=self._context, limit=APP_AT_ONCE, keepalive_timeout=LONGEST_IDLE
-            )
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=0, keepalive_timeout=LONGEST_IDLE)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None, sock_read=None),
@@ -165,7 +166,7 @@ class GraphClient:
         await self._close_when_idle()
 
     async def retire(self) -> None:
-        """The configuration it was made with is no longer today's: let go once nothing is under way any more."""
+        """A reload: let go once nothing is under way any more."""
         self._retired = True
         await self._close_when_idle()
 
