@@ -176,6 +176,8 @@ class Carrier:
                 )
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
                 continue
+            if not done.outcomes:
+                self._lane.kick()  # it is back in the queue: what is held needs a message to be tried with
             if done.due is not None:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()

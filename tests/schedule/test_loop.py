@@ -250,6 +250,17 @@ async def test_a_full_mailbox_holds_its_lane_and_no_other(house):
     await h.sent(3)
 
 
+async def test_the_only_message_of_a_held_lane_is_the_one_to_try(house, monkeypatch):
+    monkeypatch.setattr(holds, "PROBES", (0.02,))
+    h = await house()
+    h.courier.answer = lambda claim: Report({"anna@example.net": FULL}, FULL)
+    await accept(h.spool)
+    await h.shows("held", 1)
+    await h.courier.until(lambda: h.scheduler.lanes[LANE].the_hold().probes >= 2)
+    h.courier.answer = lambda claim: SENT
+    await h.sent(1)
+
+
 async def test_a_probe_sends_one_message_and_then_the_rest(house, monkeypatch):
     h = await house()
     h.courier.answer = lambda claim: Report({"anna@example.net": FULL}, FULL)
