@@ -77,6 +77,8 @@ class State:
     """What is known of one upstream."""
 
     choice: Choice | None = None
+    last: Choice | None = None
+    """The decision before, while it has to be proven anew."""
     rights: Rights | None = None
     revisit: bool = False
     refusals: dict[str, tuple[float, Outcome]] = field(default_factory=dict)
@@ -152,13 +154,12 @@ class Choices:
         choice, now = state.choice, self._clock.now()
         if (
             choice is None
-        ):  # Exchange is not to be provoked, and a consent that is given meanwhile shows at Graph's door
+        ):  # a consent that is given meanwhile shows at Graph's door, without provoking Exchange
             return self._clock.monotonic() - state.turned_away.get(mailbox, -HOUR) < PROBE
         if choice.transport != "graph" or choice.until is None or now < choice.until:
             return choice.transport == "graph"
-        state.choice = replace(
-            choice, until=now + HOUR
-        )  # this one connection tries SMTP again, the others go on
+        # this one connection tries SMTP again, the others go on
+        state.choice = replace(choice, until=now + HOUR)
         return False
 
     # deciding
@@ -184,11 +185,11 @@ class Choices:
                 upstream, "graph", "the token carries Graph's Mail.Send and not SMTP.SendAsApp"
             )
         else:
-            state.choice = None
+            state.last, state.choice = state.choice or state.last, None
 
     async def _choose(self, upstream: Upstream, transport: str, why: str, until: float | None = None) -> None:
         state = self._state(upstream.name)
-        before = state.choice
+        before = state.choice or state.last
         same = before is not None and before.transport == transport
         since = before.since if before is not None and same else self._clock.now()
         state.choice = choice = Choice(transport, why, since, until)

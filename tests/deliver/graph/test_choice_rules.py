@@ -183,6 +183,16 @@ async def test_without_any_right_smtp_is_asked_seldom_and_graph_at_every_try() -
     assert bench.chosen() == "graph"
 
 
+async def test_a_proof_that_is_repeated_is_no_news() -> None:
+    bench = Bench()
+    await bench.open()
+    before = bench.choices.of("M365")
+    bench.clock.advance(60)
+    bench.choices.revisit()
+    await bench.open()
+    assert bench.choices.of("M365") == before
+
+
 async def test_a_role_for_smtp_survives_an_outage() -> None:
     bench = Bench()
     await bench.open()
