@@ -72,7 +72,8 @@ def _list_field(name: bytes, raws: list[bytes], wanted: dict[str, str], found: s
 
 def _fit_as_it_is(raw: bytes, wanted: dict[str, str]) -> set[str] | None:
     """The recipients of a field that nobody can misread and that names no others; None when it must be written anew."""
-    if not raw.isascii() or max(map(len, raw.split(b"\r\n"))) > LINE_LIMIT:
+    blank_before_colon = raw[2:3] != b":"  # RFC 5322 section 4.5.3; not every reader knows that form
+    if blank_before_colon or not raw.isascii() or max(map(len, raw.split(b"\r\n"))) > LINE_LIMIT:
         return None
     text = value_of(raw).decode("ascii")
     if _EMPTY_GROUP.fullmatch(text):
