@@ -165,7 +165,7 @@ class Daemon:
         self.spool = build_spool(settings)
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
-            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
         )
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
@@ -191,6 +191,7 @@ class Daemon:
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         await self._reroute(await self._stray())
@@ -365,7 +366,8 @@ class Daemon:
             return await self.status()
         if do == "health":
             return await self.health()
-        if do in ("wake", "release"):
+        if do in ("wake", "release", "check"):
+            self.courier.revisit()
             for tokens in self.tokens.values():
                 tokens.retry_now()
             lanes = [str(lane) for lane in payload.get("lanes", [])]
@@ -401,9 +403,14 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
-            choices={name: tokens.choice for name, tokens in self.tokens.items()},
+            credentials={name: tokens.choice for name, tokens in self.tokens.items()},
             ends=self.keeper.ends,
             now=self.clock.now(),
+            choices={
+                one.name: choice
+                for one in self.settings.upstreams
+                if (choice := self.courier.choice(one.name))
+            },
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
@@ -411,11 +418,10 @@ class Daemon:
         return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        transport, sent, limit = (
-            lane.transport or "smtp",
-            lane.limiter.sent_last_minute(now),
-            lane.limiter.limit,
-        )
+        upstream = lane.upstream.name
+        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
+        transport = lane.transport if lane.connected and lane.transport else decided
+        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:
             return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)

@@ -100,6 +100,20 @@ def login(*, lane: str, transport: str, host: str, **more: object) -> None:
     _tell("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
 
 
+def transport(*, upstream: str, transport: str, why: str, **more: object) -> None:
+    """``transport: auto`` has decided how an upstream's mail is submitted, or decided anew."""
+    _tell("info", "transport", {"upstream": upstream, "transport": transport, "why": why, **more})
+
+
+def requested(*, mailbox: str, method: str, target: str, status: str, **more: object) -> None:
+    """One exchange with Microsoft Graph, with the ids that Microsoft's support asks for (debug)."""
+    _tell(
+        "debug",
+        "requested",
+        {"mailbox": mailbox, "method": method, "target": target, "status": status, **more},
+    )
+
+
 def notified(*, id: str, kind: str, to: str, **more: object) -> None:
     """A notice about a message is on its way: of a failure, a delay, or of being held too long."""
     _tell("info", "notified", {"id": id, "kind": kind, "to": to, **more})

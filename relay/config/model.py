@@ -129,7 +129,8 @@ class UpstreamSection(Section):
         None, description="SMTP host; the cloud's own (smtp.office365.com) when not given."
     )
     transport: Annotated[str, *choice("auto", "smtp", "graph")] = Field(
-        "auto", description="How mail is submitted; auto reads the token's permissions and decides."
+        "auto",
+        description="How mail is submitted: smtp, graph, or auto, which decides by the token's permissions: graph.md.",
     )
     cloud: Annotated[str, *choice("public", "gcc-high", "dod", "china")] = Field(
         "public",

@@ -142,15 +142,6 @@ async def test_the_limit_of_a_minute_is_kept(house):
     assert len(h.courier.sent) == 5
 
 
-async def test_the_limit_of_a_minute_is_kept(house):
-    h = await house(messages_per_minute=5)
-    for _ in range(20):
-        await accept(h.spool)
-    await h.sent(5)
-    await h.shows("queued", 15)
-    assert len(h.courier.sent) == 5
-
-
 async def test_a_message_of_many_recipients_waits_until_all_its_parts_fit(house):
     h = await house(messages_per_minute=30, recipients_per_message=2)
     for _ in range(28):
@@ -257,6 +248,17 @@ async def test_a_full_mailbox_holds_its_lane_and_no_other(house):
     await h.spool.operate("release", Filter(lane=LANE), SystemClock().now())
     await h.scheduler.refresh([LANE])
     await h.sent(3)
+
+
+async def test_the_only_message_of_a_held_lane_is_the_one_to_try(house, monkeypatch):
+    monkeypatch.setattr(holds, "PROBES", (0.02,))
+    h = await house()
+    h.courier.answer = lambda claim: Report({"anna@example.net": FULL}, FULL)
+    await accept(h.spool)
+    await h.shows("held", 1)
+    await h.courier.until(lambda: h.scheduler.lanes[LANE].the_hold().probes >= 2)
+    h.courier.answer = lambda claim: SENT
+    await h.sent(1)
 
 
 async def test_a_probe_sends_one_message_and_then_the_rest(house, monkeypatch):
