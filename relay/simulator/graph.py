@@ -46,6 +46,7 @@ class Graph:
         app.router.add_delete(_MESSAGES + "/{id}", self._draft_delete)
         app.router.add_post(_MESSAGES + "/{id}/send", self._draft_send)
         app.router.add_post(_MESSAGES + "/{id}/attachments", self._attachment_create)
+        app.router.add_get(_MESSAGES + "/{id}/attachments", self._attachment_list)
         app.router.add_post(_MESSAGES + "/{id}/attachments/createUploadSession", self._upload_create)
         app.router.add_get("/v1.0/{resource:applications.*}", self._application)
         app.router.add_put("/upload/{token}", self._upload_put)
@@ -167,8 +168,12 @@ class Graph:
             raise refusal.request_too_large()
         self.gate.count_upload(draft.mailbox, len(content["contentBytes"]))
         attachment = self._drafts.attachment_add(draft, content)
-        shown = {"id": attachment.id, "name": attachment.name, "size": attachment.size}
-        return web.json_response({"@odata.type": "#microsoft.graph.fileAttachment", **shown}, status=201)
+        return web.json_response(attachment.to_json(), status=201)
+
+    async def _attachment_list(self, request: web.Request) -> web.Response:
+        """What is attached so far; ``$select`` and ``$top`` are taken and not needed."""
+        draft = self._draft(request, "Mail.ReadWrite")
+        return web.json_response({"value": [attachment.to_json() for attachment in draft.attachments]})
 
     async def _upload_create(self, request: web.Request) -> web.Response:
         draft = self._draft(request, "Mail.ReadWrite")

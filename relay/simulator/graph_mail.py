@@ -57,6 +57,11 @@ class Attachment:
     inline: bool = False
     content_id: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """The resource as Graph returns it, without the octets."""
+        shown = {"id": self.id, "name": self.name, "size": self.size}
+        return {"@odata.type": "#microsoft.graph.fileAttachment", **shown}
+
 
 @dataclass
 class Mail:

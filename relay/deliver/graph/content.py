@@ -232,7 +232,7 @@ class _Chooser:
             subject = next(
                 (decode_words(to_text(value_of(raw))) for name, raw in fields if name == b"subject"), ""
             )
-            stem = safe_name(re.sub(r"[/\\:]", " ", clean(subject))[:80].strip()) or f"message-{number}"
+            stem = safe_name(re.sub(r"[/\\:\s]+", " ", clean(subject))[:80].strip()) or f"message-{number}"
             return f"{stem}.eml"
         if part in self._texts:
             return _shown_name(part)

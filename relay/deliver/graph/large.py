@@ -166,7 +166,7 @@ class _Sending:
         """An answer that is no success; one of a gateway says little about what was done behind it."""
         if answer.status not in (408, 500, 502, 504):
             await draft.discard()
-        elif await self._left_drafts(draft) is False:
+        elif await self._still_there(draft) is False:
             return self._found_sent(answer)
         return self._ended("send", answer, None)
 
@@ -175,14 +175,14 @@ class _Sending:
         if not lost.complete:
             await draft.discard()
             return self._ended("send", None, lost)
-        there = await self._left_drafts(draft)
+        there = await self._still_there(draft)
         if there is False:
             return self._found_sent(None)
         if there:
             lost = Lost(lost.reason, complete=False, code=lost.code)
         return self._ended("send", None, lost)
 
-    async def _left_drafts(self, draft: Draft) -> bool | None:
+    async def _still_there(self, draft: Draft) -> bool | None:
         """True: it was still there, was not sent, and is deleted now; False: it was sent; None: not known, untouched."""
         there = None
         for seconds in SETTLE:

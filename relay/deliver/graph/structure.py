@@ -241,6 +241,8 @@ class Parser:
         parent.children.append(part)
         self._in_header = False
         self._enter(part)
+        if not block.endswith(b"\n"):
+            rest = rest.removesuffix(b"\r\n")  # which `cut` has added
         if rest and self._leaf is not None:
             self._store.write(self._decoder.feed(rest))
 
