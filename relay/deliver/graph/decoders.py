@@ -13,6 +13,9 @@ _ALPHABET = bytes(range(0x30, 0x3A)) + bytes(range(0x41, 0x5B)) + bytes(range(0x
 _NOT_BASE64 = bytes(set(range(256)) - set(_ALPHABET) - {0x3D})
 _BLANKS = b" \t\r\n"
 _STRAY_BLANKS = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n)")
+_PADDING = re.compile(rb"[= \t\r\n]*+")
+_RUN_ROOM = 80
+_RUN = re.compile(rb"[A-Za-z0-9+/]{1,%d}+" % _RUN_ROOM)
 LINE_BOUND = 65536
 """Octets of one line held back by the decoders that need whole lines."""
 
@@ -50,34 +53,46 @@ class Base64:
     def __init__(self) -> None:
         self.flaws: set[str] = set()
         self._carry = b""  # fewer than 4 characters of a group
+        self._waiting = b""  # what follows padding, until it can be judged
         self._padded = False
         self._ended = False
 
     def feed(self, data: bytes) -> bytes:
-        if self._ended:
-            return b""
         if not self._padded and b"=" not in data:
             return self._decode(data)
-        out = []
-        for index, piece in enumerate(data.split(b"=")):
-            if index:
-                out.append(self._pad())
-            if piece and not self._ended:
-                out.append(self._after_padding(piece) if self._padded else self._decode(piece))
+        return self._feed(data, final=False)
+
+    def _feed(self, data: bytes, *, final: bool) -> bytes:
+        data, self._waiting = self._waiting + data, b""
+        out, at = [], 0
+        while at < len(data) and not self._ended:
+            if self._padded:
+                at = self._after_padding(data, at, final=final)
+                if self._padded:
+                    break
+            place = data.find(b"=", at)
+            if place < 0:
+                out.append(self._decode(data[at:]))
+                break
+            out += (self._decode(data[at:place]), self._pad())
+            at = place + 1
         return b"".join(out)
 
-    def _after_padding(self, piece: bytes) -> bytes:
-        """Some writers pad every line; a mailing list's footer is no part of the file."""
-        line = piece.lstrip(_BLANKS).split(b"\n", 1)[0].rstrip(b"\r")
-        if not line:
-            return b""
-        if line.translate(None, _ALPHABET):
+    def _after_padding(self, data: bytes, at: int, *, final: bool) -> int:
+        """Where base64 goes on: some writers pad every line, but a mailing list's footer is no part of the file."""
+        blank = _PADDING.match(data, at)
+        at = blank.end() if blank else at
+        run = _RUN.match(data, at)
+        end = run.end() if run else at
+        if end == len(data) and end - at < _RUN_ROOM and not final:
+            self._waiting = data[at:]
+        elif run and (end - at == _RUN_ROOM or data[end : end + 1] == b"=" or _line_of_base64(data, at, end)):
+            self._padded = False
+            self.flaws.add("base64 went on after its padding")
+        elif at < len(data):
             self._ended = True
             self.flaws.add("text after the end of base64 was left out")
-            return b""
-        self._padded = False
-        self.flaws.add("base64 went on after its padding")
-        return self._decode(piece)
+        return at
 
     def _decode(self, data: bytes) -> bytes:
         text = data.translate(None, _BLANKS)
@@ -98,9 +113,10 @@ class Base64:
         return binascii.a2b_base64(carry + b"=" * (4 - len(carry))) if len(carry) > 1 else b""
 
     def close(self) -> bytes:
-        if self._carry and not self._ended:
+        rest = self._feed(b"", final=True)
+        if self._carry:
             self.flaws.add("base64 broke off")
-        return self._pad()
+        return rest + self._pad()
 
 
 class _Lines:
@@ -175,6 +191,11 @@ class Uuencode(_Lines):
         if not self._done:
             self.flaws.add("uuencode broke off")
         return out
+
+
+def _line_of_base64(data: bytes, start: int, end: int) -> bool:
+    """Whether whole groups stand alone on their line."""
+    return data[end : end + 1] in (b"\r", b"\n", b"") and (end - start) % 4 == 0
 
 
 def _is_uu(line: bytes) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from relay.deliver.contract import Begin
 from relay.deliver.graph import draft as drafts
@@ -91,6 +91,15 @@ class _Sending:
         self._begun = False
 
     async def run(self) -> LargeResult:
+        """With the x- fields, and without them where Graph takes exception to one: no mail fails for those."""
+        result = await self._attempt()
+        refused = result.answer is not None and result.answer.code.startswith("InvalidInternetMessageHeader")
+        if refused and self._converted.message.pop("internetMessageHeaders", None):
+            result = await self._attempt()
+            result = replace(result, notes=(*result.notes, "Graph refused the x- fields: sent without them"))
+        return result
+
+    async def _attempt(self) -> LargeResult:
         """By one request where it fits, else by a draft."""
         if _weight(self._converted) <= DIRECT_LIMIT:
             result = await self._at_once()
@@ -125,8 +134,8 @@ class _Sending:
             answer = await self._http.call("POST", target, body=body, content_type="application/json")
         except Lost as lost:
             return self._ended("sendMail", None, lost)
-        if answer.status == 413 or answer.code in _TOO_LARGE:
-            return None
+        if answer.status in (200, 413) or answer.code in _TOO_LARGE:
+            return None  # 200 has been seen for mail that was too large, and was not sent (facts 6.2)
         return self._sent(answer, "sendMail") or self._ended("sendMail", answer, None)
 
     async def _whole(self) -> bytes:
@@ -226,7 +235,7 @@ def _permission_missing(answer: Answer, mailbox: str, app: str) -> Outcome:
         Scope.MESSAGE,
         Reply(answer.status, text=f"{answer.code}: {answer.text}".strip(": ")),
         f"The message is too large for one request to Graph, and the app may not write drafts in {mailbox}, which"
-        " larger mail needs: the permission Mail.ReadWrite is missing.",
+        " larger mail needs: the permission Mail.ReadWrite is missing, or does not reach this mailbox.",
         _REMEDY.format(app=app),
         "mail-readwrite-missing",
         wait=PROBE,

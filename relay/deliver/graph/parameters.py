@@ -25,6 +25,8 @@ _MEDIA = re.compile(r"[!#$&^_.+a-z0-9-]{1,100}/[!#$&^_.+a-z0-9-]{1,100}")
 _ESCAPE = re.compile(r'\\(["\\])')
 _HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 """Marks that turn the direction of writing: ``gpj.exe`` must not read as ``exe.jpg``."""
+_NOTHING = frozenset({"Cf", "Cn", "Co"})
+"""Kinds of characters that show nothing, or something else on every system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,12 @@ def file_name(disposition: Value, media: Value) -> str:
 
 def safe_name(name: str) -> str:
     """A name that is only a name: no path, no control or direction marks, not too long; empty when nothing is left."""
-    name = clean("".join(char for char in name if char not in _HIDDEN))
-    name = re.split(r"[/\\]", name)[-1]
-    name = "".join(char for char in name if unicodedata.category(char) not in ("Cf", "Cn", "Co"))
-    name = name.strip(" .") if not name.strip(" .") else name.strip(" ").rstrip(".")
-    return _shortened(name)
+    name = "".join(
+        char for char in name if char not in _HIDDEN and unicodedata.category(char) not in _NOTHING
+    )
+    name = re.split(r"[/\\]", clean(name))[-1]
+    name = "".join(" " if char.isspace() else char for char in name)
+    return _shortened(name.lstrip(" ").rstrip(" ."))
 
 
 def _shortened(name: str) -> str:
@@ -119,4 +122,4 @@ def _shortened(name: str) -> str:
     if not dot or not stem or len(extension.encode()) > 20:
         stem, dot, extension = name, "", ""
     room = NAME_OCTETS - len((dot + extension).encode())
-    return stem.encode()[:room].decode("utf-8", "ignore").rstrip() + dot + extension
+    return stem.encode()[:room].decode("utf-8", "ignore").rstrip(" .") + dot + extension

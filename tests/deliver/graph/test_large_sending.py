@@ -398,3 +398,38 @@ async def test_recipients_are_those_of_the_attempt(office: Office) -> None:
     assert (str(parsed["To"]), str(parsed["Cc"])) == ("Änne <a@b.example>", '"Doe, John" <j@d.example>')
     assert any("stranger@x.example" in note for note in result.notes)
     assert parsed["Message-ID"]
+
+
+async def test_no_mail_fails_for_its_x_fields(office: Office) -> None:
+    """A mailbox that takes no more custom header names still gets the message out, with a note."""
+    office.sim.state.limits.graph_headers = 1
+    fields = b"To: a@b.example\r\nX-One: 1\r\nX-Two: 2\r\n"
+    for text in (b"short", b"long " * 800_000):
+        result = await office.send(make_parcel(fields + b"\r\n" + text))
+        assert result.outcome is not None and result.outcome.result is Result.SENT
+        assert any("without them" in note for note in result.notes)
+    assert [b"X-One" in accepted.bytes() for accepted in office.sim.messages] == [False, False]
+    assert office.begin.calls == 2
+
+
+async def test_one_request_that_is_too_large_after_all_becomes_a_draft(office: Office) -> None:
+    """Microsoft's 4 MB are not exact: 413 leads to the draft, with the attempt written down once."""
+    office.sim.state.limits.graph_request_size = 2 * MB
+    office.sim.state.limits.graph_attachment_size = 1 * MB
+    body, parcel = make_scan(900_000, 900_000)
+    result = await office.send(parcel)
+    assert result.outcome is not None and result.outcome.result is Result.SENT
+    assert (result.step, office.begin.calls) == ("send", 1)
+    assert {digest for _, digest in digests(office)} == {hashlib.sha256(body.file(900_000)).hexdigest()}
+    assert office.left_behind == []
+
+
+async def test_a_file_just_too_large_for_a_post_gets_a_session(office: Office) -> None:
+    """413 for a file below 3 MB leads to an upload session."""
+    office.sim.state.limits.graph_request_size = 3_800_000
+    office.sim.state.limits.graph_attachment_size = 2_800_000
+    body, parcel = make_scan(3_000_000)
+    result = await office.send(parcel)
+    assert result.outcome is not None and result.outcome.result is Result.SENT
+    assert office.http.steps("POST") == [201, 413, 201, 202]
+    assert digests(office) == [("scan-0.pdf", hashlib.sha256(body.file(3_000_000)).hexdigest())]
