@@ -227,6 +227,8 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
         await graph.ask("PUT", session["uploadUrl"], data=part, headers=headers)
         assert graph.status == (201 if first + step >= len(file) else 200)
     assert "/attachments/" in graph.headers["Location"]
+    listed = (await graph.ask("GET", attachments))["value"]
+    assert [(item["name"], item["size"]) for item in listed] == [("scan.pdf", len(file))]
     await graph.ask("POST", f"{DRAFTS}/{draft['id']}/send")
     assert graph.status == 202
     parsed = email.message_from_bytes(graph.sim.messages[0].bytes(), policy=email.policy.default)

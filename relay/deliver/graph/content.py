@@ -236,7 +236,7 @@ class _Chooser:
             return f"{stem}.eml"
         if part in self._texts:
             return _shown_name(part)
-        return _NAMES.get(part.kind) or f"attachment-{number}{_EXTENSIONS.get(part.kind, '.bin')}"
+        return _NAMES.get(part.kind) or f"attachment-{number}{_extension(part.kind)}"
 
 
 def _is_body(part: Part) -> bool:
@@ -261,6 +261,10 @@ def _file_type(part: Part) -> str:
     if part.too_deep:
         return "application/octet-stream"
     return "text/plain" if part.kind.startswith("multipart/") else part.kind
+
+
+def _extension(kind: str) -> str:
+    return _EXTENSIONS.get(kind) or (".txt" if kind.startswith("text/") else ".bin")
 
 
 def _shown_name(part: Part) -> str:

@@ -34,6 +34,8 @@ _CARRIED = frozenset(
 """Fields that Graph's properties express, or that the service writes itself."""
 _PRIVATE = (b"x-ms-exchange-organization-", b"x-ms-exchange-forest-", b"x-ms-exchange-crosstenant-")
 """Exchange's own marks, which it takes from nobody else."""
+_FIRST = (b"x-auto-response-suppress", b"x-relay-")
+"""What keeps robots from answering one another, and what relay knows its own mail by."""
 
 
 class Properties:
@@ -42,7 +44,7 @@ class Properties:
     def __init__(self, fields: list[Field], mailbox: str, recipients: Sequence[Recipient]) -> None:
         self._fields = fields
         self._mailbox = mailbox
-        self._recipients = recipients
+        self._recipients = {comparable(one.address): one.address for one in recipients}
         self.notes: list[str] = []
 
     def message(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ class Properties:
 
     def _delivery(self) -> dict[str, Any]:
         """Each recipient of the attempt once: in To or Cc where the header shows it there, else in Bcc."""
-        left = {comparable(one.address): one.address for one in self._recipients}
+        left = dict(self._recipients)
         strangers: list[str] = []
         lists: dict[str, list[dict[str, Any]]] = {}
         for field, key in ((b"to", "toRecipients"), (b"cc", "ccRecipients")):
@@ -100,7 +102,7 @@ class Properties:
                 own = left.pop(comparable(address), None)
                 if own is not None:
                     lists[key].append(_recipient(own, name))
-                elif not self._known(address):
+                elif comparable(address) not in self._recipients:
                     strangers.append(address)
         lists["bccRecipients"] = [_recipient(address, "") for address in left.values()]
         if strangers:
@@ -108,10 +110,6 @@ class Properties:
                 f"not shown in To or Cc, since they are not recipients here: {_listed(strangers)}"
             )
         return {key: entries for key, entries in lists.items() if entries}
-
-    def _known(self, address: str) -> bool:
-        wanted = comparable(address)
-        return any(comparable(one.address) == wanted for one in self._recipients)
 
     def _importance(self) -> str:
         for name in (b"importance", b"x-priority", b"priority", b"x-msmail-priority"):
@@ -121,16 +119,16 @@ class Properties:
         return "normal"
 
     def _headers(self) -> list[dict[str, str]]:
-        """The first x- fields, each name once."""
+        """The first x- fields, each name once; those that stop loops and answers before all others."""
         chosen: dict[bytes, dict[str, str]] = {}
         more = []
-        for name, raw in self._fields:
-            if not name.startswith(b"x-") or name in _CARRIED or name.startswith(_PRIVATE):
+        for name, raw in sorted(self._fields, key=lambda one: not one[0].startswith(_FIRST)):
+            value = clean(decode_words(to_text(value_of(raw)))) if name.startswith(b"x-") else ""
+            if not value or name in _CARRIED or name.startswith(_PRIVATE):
                 continue
             if name in chosen or len(chosen) >= HEADERS_LIMIT:
                 more.append(shown_name(raw))
                 continue
-            value = clean(decode_words(to_text(value_of(raw))))
             if len(value) > HEADER_VALUE_LIMIT:
                 self.notes.append(f"{shown_name(raw)} cut to {HEADER_VALUE_LIMIT} characters")
             chosen[name] = {"name": shown_name(raw), "value": value[:HEADER_VALUE_LIMIT]}

@@ -429,6 +429,7 @@ async def test_header_fields_become_properties() -> None:
         In_Reply_To="<other@x>",
         Date="Mon, 23 Nov 2026 10:00:00 +0000",
         **{f"X_Own_{number}": f"wärt {number}" for number in range(7)},
+        X_Auto_Response_Suppress="All",
     )
     message.set_content("x")
     seen = await convert_checked(message.as_bytes())
@@ -442,12 +443,13 @@ async def test_header_fields_become_properties() -> None:
         "high", True, True)  # fmt: skip
     assert json_["internetMessageId"] == "<id@contoso.com>"
     assert json_["internetMessageHeaders"] == [
-        {"name": f"X-Own-{number}", "value": f"wärt {number}"} for number in range(5)
+        {"name": "X-Auto-Response-Suppress", "value": "All"},
+        *({"name": f"X-Own-{number}", "value": f"wärt {number}"} for number in range(4)),
     ]
     assert json_["from"] == {"emailAddress": {"address": "notifications@contoso.com"}}
     assert seen.noted("subject cut")
-    assert seen.noted("left out: X-Own-5, X-Own-6")
-    assert seen.noted("In-Reply-To, Date") or seen.noted("Date")
+    assert seen.noted("left out: X-Own-4, X-Own-5, X-Own-6")
+    assert seen.noted("does not take in JSON: In-Reply-To, Date")
 
 
 async def test_each_recipient_exactly_once() -> None:
