@@ -23,6 +23,7 @@ from relay.simulator.store import Incoming
 
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _APPLICATION = re.compile(r"applications\(appId='([^']*)'\)")
+_BY_MESSAGE_ID = re.compile(r"internetMessageId eq '((?:[^']|'')*)'")
 _MESSAGES = "/v1.0/users/{user}/messages"
 CHUNK_BOUND = 4 * 1024 * 1024  # octets; a chunk stays below
 
@@ -42,6 +43,7 @@ class Graph:
         app = web.Application(middlewares=[self.gate.middleware], client_max_size=0)
         app.router.add_post("/v1.0/users/{user}/sendMail", self._send_mail)
         app.router.add_post(_MESSAGES, self._draft_create)
+        app.router.add_get(_MESSAGES, self._draft_list)
         app.router.add_get(_MESSAGES + "/{id}", self._draft_get)
         app.router.add_delete(_MESSAGES + "/{id}", self._draft_delete)
         app.router.add_post(_MESSAGES + "/{id}/send", self._draft_send)
@@ -141,6 +143,18 @@ class Graph:
             graph_schema.check_message(message, self._state.limits.graph_headers)
             draft = self._drafts.draft_add(mailbox, message)
         return web.json_response(draft.to_json(self._state.user_id(mailbox)), status=201)
+
+    async def _draft_list(self, request: web.Request) -> web.Response:
+        """The drafts of the mailbox; the one filter that is known compares the Message-ID."""
+        mailbox = self.gate.admit(request, "Mail.ReadWrite")
+        asked = _BY_MESSAGE_ID.fullmatch(request.query.get("$filter", ""))
+        if "$filter" in request.query and asked is None:
+            raise refusal.bad_request("Invalid filter clause.")
+        wanted = asked[1].replace("''", "'") if asked else None
+        user = self._state.user_id(mailbox)
+        shown = [draft.to_json(user) for draft in self._drafts.drafts.values() if draft.mailbox == mailbox]
+        found = [item for item in shown if wanted is None or item.get("internetMessageId") == wanted]
+        return web.json_response({"value": found})
 
     def _draft(self, request: web.Request, permission: str) -> Draft:
         mailbox = self.gate.admit(request, permission)

@@ -95,6 +95,7 @@ class Draft:
         self._http = http
         self._messages = f"{user_path(mailbox)}/messages"
         self._path = ""
+        self._unanswered = ""  # Message-ID of a draft that may have been made, without its id
         self._session = ""  # the upload address of an open session
         self._files = 0
         self._clearing: asyncio.Task[None] | None = None
@@ -102,11 +103,16 @@ class Draft:
     async def create(self, message: Mapping[str, Any]) -> None:
         """Store the message without its files."""
         body = to_json(message)
+        self._unanswered = str(message.get("internetMessageId", ""))
         answer = await self._once("draft", "POST", self._messages, body=body, content_type="application/json")
         identity = answer.content.get("id")
         if answer.status != 201 or not isinstance(identity, str) or not identity:
+            self._unanswered = ""
             raise GivenUp("draft", answer, None)
-        self._path = f"{self._messages}/{urllib.parse.quote(identity, safe='')}"
+        self._path = self._path_of(identity)
+
+    def _path_of(self, identity: str) -> str:
+        return f"{self._messages}/{urllib.parse.quote(identity, safe='')}"
 
     async def attach(self, converted: Converted, attachment: Attachment) -> None:
         """Add one file. One that is just too large for a POST gets a session: Microsoft's "3 MB" is not exact."""
@@ -153,8 +159,23 @@ class Draft:
         with contextlib.suppress(Lost, TimeoutError):
             async with asyncio.timeout(DISCARD_TIME):
                 await self._close_session()
+                if not self._path and self._unanswered:
+                    await self._find()
                 if self._path:
                     await self.remove()
+
+    async def _find(self) -> None:
+        """The draft whose id never arrived: the one with our Message-ID and without a file."""
+        wanted = self._unanswered.replace("'", "''")
+        query = urllib.parse.quote(f"internetMessageId eq '{wanted}'", safe="")
+        answer = await self._http.call(
+            "GET", f"{self._messages}?$filter={query}&$select=id,isDraft,hasAttachments"
+        )
+        found = answer.content.get("value")
+        for item in found if isinstance(found, list) else []:
+            if isinstance(item, dict) and item.get("isDraft") is True and item.get("hasAttachments") is False:
+                self._path = self._path_of(str(item.get("id")))
+                return
 
     async def _close_session(self) -> None:
         session, self._session = self._session, ""

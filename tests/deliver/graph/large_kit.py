@@ -53,8 +53,8 @@ class SimHttp:
         if authorized:
             sent["Authorization"] = f"Bearer {self.token}"
             self.authorized_uploads += "/upload/" in url
-        if content_type:
-            sent["Content-Type"] = content_type
+        if json is not None or content_type:
+            sent["Content-Type"] = content_type or "application/json"
         data = jsons.dumps(json).encode() if json is not None else body
         try:
             async with self.session.request(method, url, data=data, headers=sent) as reply:
