@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import re
 import urllib.parse
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from relay.deliver.graph.charsets import decode_text
@@ -88,7 +87,8 @@ class _Chooser:
         self._walk(root)
         text, is_html = self._body()
         page = text if is_html else ""
-        shown = {urllib.parse.unquote(html.unescape(cid)).casefold() for cid in _CID.findall(page)}
+        named = {html.unescape(cid).casefold() for cid in _CID.findall(page)}
+        shown = named | {urllib.parse.unquote(cid) for cid in named}
         files = tuple(
             self._attachment(part, number, shown, page) for number, part in enumerate(self._files, 1)
         )
@@ -173,42 +173,49 @@ class _Chooser:
 
     def _body(self) -> tuple[str, bool]:
         """The text, and whether it is HTML; what is too large becomes a file."""
+        as_html = any(part.kind == "text/html" for part in self._texts)
         pieces: list[tuple[str, bool]] = []
+        filed: list[Part] = []
         room = TEXT_LIMIT
         for part in self._texts:
-            is_html = part.kind == "text/html"
-            text = self._read(part, room, is_html) if part.size <= room else None
-            cost = _json_size(text) if text is not None else 0
-            if text is None or cost > room:
-                self._files.insert(0, part)
-                name = _shown_name(part)
-                self._note(f"text of {part.size} octets is too long for a body: attached as {name}")
-                pieces.append((f"(The text of this message is attached as {name}.)", False))
-            elif text.strip() or len(self._texts) == 1:
+            piece = self._piece(part, as_html) if part.size <= room else None
+            if piece is None or (cost := _json_size(piece[0])) > room:
+                filed.append(part)
+                piece = self._elsewhere(part)
+            else:
                 room -= cost
-                pieces.append((text, is_html))
+            if piece[0].strip() or len(self._texts) == 1:
+                pieces.append(piece)
+        self._files[:0] = filed
         return self._joined(pieces)
 
-    def _read(self, part: Part, room: int, is_html: bool) -> str:
+    def _piece(self, part: Part, as_html: bool) -> tuple[str, bool]:
+        """The text of one part, and whether it is HTML; plain text among HTML keeps its lines."""
         octets = self._store.read(part.start, part.size)
+        is_html = part.kind == "text/html"
         decoded = decode_text(octets, part.media.parameters.get("charset", ""), html=is_html)
         if decoded.note:
             self._note(f"text: {decoded.note}")
         if part.media.parameters.get("format", "").lower() == "flowed":
             self._note("format=flowed is not kept: long lines stay broken")
-        return decoded.content
+        if as_html and not is_html and decoded.content.strip():
+            return f'<div style="white-space: pre-wrap">{html.escape(decoded.content)}</div>', True
+        return decoded.content, is_html
+
+    def _elsewhere(self, part: Part) -> tuple[str, bool]:
+        """What stands for a text that became a file."""
+        name = _shown_name(part)
+        self._note(f"text of {part.size} octets is too long for a body: attached as {name}")
+        return f"(The text of this message is attached as {name}.)", False
 
     def _joined(self, pieces: list[tuple[str, bool]]) -> tuple[str, bool]:
-        """Texts in a row as one; plain text among HTML keeps its lines."""
+        """Texts in a row as one, HTML if any of them is."""
         if len(pieces) > 1:
             self._note(f"{len(pieces)} text parts were joined to one body")
+        texts = [text for text, _ in pieces]
         if not any(is_html for _, is_html in pieces):
-            return "\r\n".join(text for text, _ in pieces), False
-        body = ""
-        for text, is_html in pieces:
-            piece = text if is_html else f'<div style="white-space: pre-wrap">{html.escape(text)}</div>'
-            body = _appended(body, piece) if body else piece
-        return body, True
+            return "\r\n".join(texts), False
+        return _appended(texts[0], "".join(f"<hr>{text}" for text in texts[1:])), True
 
     def _attachment(self, part: Part, number: int, shown: set[str], page: str) -> Attachment:
         asked = file_name(part.disposition, part.media)
@@ -281,8 +288,8 @@ def _json_size(text: str) -> int:
     return len(octets) + sum(map(octets.count, (b'"', b"\\", b"\r", b"\n", b"\t", b"\f")))
 
 
-def _appended(body: str, piece: str) -> str:
+def _appended(page: str, more: str) -> str:
     """HTML with more at its end, inside of the document where that shows its end."""
-    ends: Iterable[re.Match[str]] = _SHELL.finditer(body)
-    place = next((match.start() for match in ends), len(body))
-    return f"{body[:place]}<hr>{piece}{body[place:]}"
+    end = _SHELL.search(page) if more else None
+    place = end.start() if end else len(page)
+    return page[:place] + more + page[place:]

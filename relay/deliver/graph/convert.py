@@ -24,6 +24,9 @@ from relay.rewrite.fields import Field, cut, regular
 PIECE = 262144
 """Octets of the body that are parsed at once, in a thread: about a millisecond's work."""
 
+NOTES_LIMIT = 25
+"""Notes of one message; they go into its trace."""
+
 T = TypeVar("T")
 
 
@@ -84,6 +87,8 @@ def _converted(
     notes = [*properties.notes, *content.notes]
     if parser.unclosed:
         notes.append("the message ends before its last boundary: it may be cut off")
+    if len(notes) > NOTES_LIMIT:
+        notes[NOTES_LIMIT:] = [f"and {len(notes) - NOTES_LIMIT} more"]
     return Converted(message, content.attachments, tuple(notes), store)
 
 

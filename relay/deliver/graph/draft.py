@@ -19,6 +19,7 @@ from typing import Any
 from relay.deliver.graph.content import Attachment
 from relay.deliver.graph.contract import Answer, Http, Lost
 from relay.deliver.graph.convert import Converted, in_thread, to_json
+from relay.errors import RelayError
 
 POST_LIMIT = 3 * 1024 * 1024
 """Octets from which a file takes an upload session ("file size is between 3 MB and 150 MB")."""
@@ -89,7 +90,7 @@ async def pause(seconds: float) -> None:
 
 
 class Draft:
-    """One draft; every method raises `GivenUp` when its step fails for good."""
+    """One draft; `create` and `attach` raise `GivenUp` when their step fails for good."""
 
     def __init__(self, http: Http, mailbox: str) -> None:
         self._http = http
@@ -139,7 +140,8 @@ class Draft:
         except Lost:
             return None
         if answer.status == 200:
-            return answer.content.get("isDraft") is True
+            draft = answer.content.get("isDraft")
+            return draft if isinstance(draft, bool) else None
         return False if _left(answer) else None
 
     async def remove(self) -> bool | None:
@@ -156,7 +158,7 @@ class Draft:
         await asyncio.shield(self._clearing)
 
     async def _clear(self) -> None:
-        with contextlib.suppress(Lost, TimeoutError):
+        with contextlib.suppress(Lost, RelayError, TimeoutError):
             async with asyncio.timeout(DISCARD_TIME):
                 await self._close_session()
                 if not self._path and self._unanswered:
@@ -273,7 +275,8 @@ class Draft:
         if answer.status == 201:
             return _DONE
         if answer.status in (200, 202):
-            return _next_range(answer) or offset + len(data)
+            reached = _next_range(answer)
+            return offset + len(data) if reached is None else reached
         if answer.status in _GONE:
             return None
         await tries.failed(answer, None, also=416)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from relay.message import Recipient
-from relay.rewrite.addresses import comparable, name_of
+from relay.rewrite.addresses import NAME_LIMIT, comparable, name_of
 from relay.rewrite.encoding import clean, decode_words, to_text
 from relay.rewrite.fields import Field, shown_name, value_of
 from relay.rewrite.parser import parse_mailboxes
@@ -148,7 +148,8 @@ class Properties:
 
 
 def _recipient(address: str, name: str) -> dict[str, Any]:
-    return {"emailAddress": {"address": address, "name": name} if name else {"address": address}}
+    named = {"address": address, "name": name[:NAME_LIMIT]} if name else {"address": address}
+    return {"emailAddress": named}
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -413,6 +413,18 @@ async def test_texts_too_long_for_json_become_files() -> None:
             ["message.html"],
             "text",
         )
+    parts = [
+        part(b"<p>one</p>", "text/html"),
+        part(b"<" * 800_000),
+        part(b"x" * (TEXT_LIMIT + 1)),
+        part(b"end"),
+    ]
+    seen = await convert_checked(multipart("mixed", *parts))
+    assert (seen.names, [len(octets) for octets in seen.octets]) == (
+        ["message.txt"] * 2,
+        [800_000, TEXT_LIMIT + 1],
+    )
+    assert seen.text.startswith("<p>one</p><hr>(The text")
     seen = await convert_checked(b"X-A: b\r\n\r\n" + "ж".encode() * (TEXT_LIMIT // 2 - 10))
     assert (len(seen.text), seen.files) == (TEXT_LIMIT // 2 - 10, ())
 
