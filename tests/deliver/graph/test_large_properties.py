@@ -91,6 +91,40 @@ def test_files_of_the_email_package_arrive_exactly(files: list[tuple[bytes, str,
     assert seen.text.strip() == "text"
 
 
+LEAVES = st.tuples(st.binary(max_size=60), st.sampled_from(["image/png", "application/pdf", "audio/wav"]))
+TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, min_size=1, max_size=4), max_leaves=12)
+
+
+def pack(node: object, level: int = 0) -> EmailMessage:
+    """A tree of lists (multipart/mixed) and files, by the standard library."""
+    message = EmailMessage(policy=SMTP)
+    if isinstance(node, tuple):
+        message.set_content(node[0], *node[1].split("/"))
+        return message
+    assert isinstance(node, list)
+    message.make_mixed(boundary=f"level {level}")
+    for child in node:
+        message.attach(pack(child, level + 1))
+    return message
+
+
+def files_of(node: object) -> list[tuple[bytes, str]]:
+    """The leaves, in order."""
+    if isinstance(node, tuple):
+        return [node]
+    assert isinstance(node, list)
+    return [file for child in node for file in files_of(child)]
+
+
+@given(TREES)
+@EXAMPLES
+def test_any_nesting_keeps_every_file_in_order(tree: object) -> None:
+    """Multiparts within multiparts: the files come out in their order, with type and octets."""
+    seen = asyncio.run(converted(pack(tree).as_bytes()))
+    found = [(octets, file.content_type) for file, octets in zip(seen.files, seen.octets, strict=True)]
+    assert found == files_of(tree)
+
+
 @given(
     st.binary(max_size=400), st.sampled_from(["base64", "quoted-printable", "x-uuencode"]), st.integers(1, 40)
 )

@@ -382,6 +382,25 @@ async def test_more_parts_than_anybody_takes(office: Office) -> None:
     assert office.http.requests == []
 
 
+async def test_a_page_with_its_picture_arrives_as_one(office: Office) -> None:
+    """HTML, inline picture and nested message, seen from the recipient's side."""
+    raw = (
+        b"To: a@b.example\r\nSubject: page\r\nContent-Type: multipart/mixed; boundary=m\r\n\r\n--m\r\n"
+        b"Content-Type: multipart/related; boundary=r\r\n\r\n--r\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
+        b"<p>\xc3\xa4 <img src='cid:pic@x'>\r\n--r\r\nContent-Type: image/png; name=pic.png\r\n"
+        b"Content-ID: <pic@x>\r\n\r\nPNG\r\n--r--\r\n--m\r\nContent-Type: message/rfc822\r\n\r\n"
+        b"Subject: inner\r\n\r\ninner text\r\n--m--\r\n"
+    )
+    result = await office.send(make_parcel(raw))
+    assert result.outcome is not None and result.outcome.result is Result.SENT
+    parsed = email.message_from_bytes(office.sim.messages[0].bytes(), policy=email.policy.default)
+    text, picture, nested = parsed.iter_parts()
+    assert text.get_content().strip() == "<p>ä <img src='cid:pic@x'>"
+    assert (picture["Content-ID"], picture.get_content_disposition()) == ("<pic@x>", "inline")
+    assert picture.get_content() == b"PNG"
+    assert (nested.get_filename(), nested.get_content_type()) == ("inner.eml", "message/rfc822")
+
+
 async def test_three_hundred_files_arrive(office: Office) -> None:
     """250 are allowed: the last ones come in one archive, and the trace says so."""
     parts = b"".join(
