@@ -84,11 +84,9 @@ def _guessed(octets: bytes, label: str) -> tuple[str, str]:
         pass
     if label == "" and b"\x1b$" in octets:
         return octets.decode("iso2022_jp_ext", "replace"), f"{told}: read as ISO-2022-JP"
+    usual = _WIDER.get(label) == "cp1252" and "ascii" not in label
     try:
-        note = (
-            "" if _WIDER.get(label) == "cp1252" and "ascii" not in label else f"{told}: read as Windows-1252"
-        )
-        return octets.decode("cp1252"), note
+        return octets.decode("cp1252"), "" if usual else f"{told}: read as Windows-1252"
     except UnicodeDecodeError:
         return octets.decode("latin-1"), f"{told}: read as ISO-8859-1"
 

@@ -23,10 +23,8 @@ _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+("(?>(?:[^"\\]|\\.)*)"|"[^;]
 _SECTION = re.compile(r"(.+?)\*(\d{1,3})?(\*)?", re.DOTALL)
 _MEDIA = re.compile(r"[!#$&^_.+a-z0-9-]{1,100}/[!#$&^_.+a-z0-9-]{1,100}")
 _ESCAPE = re.compile(r'\\(["\\])')
-_HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-"""Marks that turn the direction of writing: ``gpj.exe`` must not read as ``exe.jpg``."""
-_NOTHING = frozenset({"Cf", "Cn", "Co"})
-"""Kinds of characters that show nothing, or something else on every system."""
+_JOINERS = "\u200c\u200d"
+"""Unseen, and part of how Persian names and some emoji are written; every other format character goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +104,8 @@ def file_name(disposition: Value, media: Value) -> str:
 
 def safe_name(name: str) -> str:
     """A name that is only a name: no path, no control or direction marks, not too long; empty when nothing is left."""
-    name = "".join(
-        char for char in name if char not in _HIDDEN and unicodedata.category(char) not in _NOTHING
-    )
+    # a mark that turns the direction of writing lets ``gpj.exe`` read as ``exe.jpg``
+    name = "".join(char for char in name if char in _JOINERS or unicodedata.category(char) != "Cf")
     name = re.split(r"[/\\]", clean(name))[-1]
     name = "".join(" " if char.isspace() else char for char in name)
     return _shortened(name.lstrip(" ").rstrip(" ."))

@@ -287,6 +287,11 @@ NAMES = [
     ("application/pdf", "attachment; filename*=utf-8''%E2%80%AEfdp.exe%00%0d%0a.pdf", "fdp.exe .pdf"),
     ("application/pdf", 'attachment; filename=""', "attachment-1.pdf"),
     ("application/x-strange", None, "attachment-1.bin"),
+    (
+        "application/pdf",
+        "attachment; filename*=utf-8''%D9%86%D8%A7%D9%85%E2%80%8C%D9%87%D8%A7.pdf",
+        "نام\u200cها.pdf",
+    ),
     ("application/pdf", 'attachment; filename="first.pdf"; filename="second.pdf"', "first.pdf"),
 ]
 
