@@ -130,8 +130,9 @@ class GraphConnection:
     async def _chunks(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         waiting = list(parcel.recipients)
+        most = self._upstream.limits.recipients_per_message or len(waiting)
         while waiting:
-            room = begin.room(len(waiting))
+            room = begin.room(min(most, len(waiting)))
             if not room:
                 break
             chunk, waiting = waiting[:room], waiting[room:]

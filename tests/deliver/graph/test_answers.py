@@ -23,7 +23,7 @@ from relay.deliver.graph.reading import words_of
 from relay.errors import SpoolError
 from relay.message import BytesBody, Result, Scope
 from relay.simulator.faults import Fault
-from tests.deliver.desk import make_settings
+from tests.deliver.desk import Begin, make_settings
 from tests.deliver.graph.kit import Tenant, tenant
 
 NOW = 1_795_000_000.0
@@ -131,7 +131,7 @@ async def test_an_attempt_that_cannot_be_written_down_is_not_made(tmp_path: Path
         raise SpoolError("the disk is full")
 
     async with tenant(tmp_path, "Mail.Send") as one:
-        one.begin = fail  # type: ignore[assignment]
+        one.begin = Begin(fail)
         with pytest.raises(SpoolError, match="the disk is full"):
             await one.send()
         assert one.sim.messages == []

@@ -74,7 +74,20 @@ async def test_many_recipients_are_split_into_requests(tmp_path: Path) -> None:
         report = await one.report(*people)
         assert {outcome.result for outcome in report.outcomes.values()} == {Result.SENT}
         assert [message.recipients for message in one.sim.messages] == [people[:2], people[2:4], people[4:]]
-        assert one.begin.calls == 1
+        assert one.begin.calls == 3
+        assert one.begin.taken == [2, 2, 1]
+        assert one.begin.sent == people
+
+
+async def test_recipients_that_the_limits_leave_no_room_for_are_left_out_of_the_report(
+    tmp_path: Path,
+) -> None:
+    people = [f"p{number}@x.example" for number in range(5)]
+    async with tenant(tmp_path, "Mail.Send", recipients_per_message=2) as one:
+        one.begin.rooms = [2, 1, 0]
+        report = await one.report(*people)
+        assert list(report.outcomes) == people[:3]
+        assert [message.recipients for message in one.sim.messages] == [people[:2], people[2:3]]
 
 
 REFUSALS = [
