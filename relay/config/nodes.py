@@ -49,8 +49,7 @@ def tree(text: str) -> Node | None:
     stack: list[Node] = []
     root: Node | None = None
     # the pure Python parser: the C one counts octets in its marks, and a configuration is short
-    events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
-    for event in events:
+    for event in _events(text):
         if isinstance(event, yaml.CollectionEndEvent):
             done = stack.pop()
             done.end = event.end_mark.index if done.flow else _content_end(done)
@@ -65,6 +64,10 @@ def tree(text: str) -> Node | None:
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append(node)
     return root
+
+
+def _events(text: str) -> Iterator[Any]:
+    yield from yaml.parse(text, Loader=yaml.SafeLoader)
 
 
 def _node(event: Any, text: str) -> Node | None:
