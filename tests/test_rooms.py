@@ -48,12 +48,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 DOORS: dict[str, set[str]] = {
     "aiosmtpd": {"accept"},
     "argon2": {"accept", "cli"},  # the listener checks hashes, `relay password` makes them
-    "aiosmtplib": {"deliver"},
+    "aiosmtplib": {"deliver", "check"},  # check catches what delivery's dialogue raises
     "aiohttp": {"deliver", "web", "simulator", "alert"},
     "jinja2": {"web"},
     "msal": {"tokens"},
     "requests": {"tokens"},  # msal's own HTTP library, given time-outs and the extra CA
-    "cryptography": {"tokens", "simulator"},
+    "cryptography": {"tokens", "simulator", "check"},  # check shows whose certificate stands in between
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "keyring": {"config"},

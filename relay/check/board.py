@@ -24,7 +24,12 @@ class Board:
     def add(self, step: Step) -> Step:
         """Take a step in, and tell it."""
         clean = Step(
-            step.id, step.title, step.guide_step, step.status, self._clean(step.seen), self._clean(step.remedy)
+            step.id,
+            step.title,
+            step.guide_step,
+            step.status,
+            self._clean(step.seen),
+            self._clean(step.remedy),
         )
         self._steps.append(clean)
         if self._progress is not None:
@@ -37,9 +42,7 @@ class Board:
 
     def failed(self, *slugs: str) -> bool:
         """Whether a step of one of these kinds failed."""
-        return any(
-            step.status is Status.FAIL and step.id.partition(":")[0] in slugs for step in self._steps
-        )
+        return any(step.status is Status.FAIL and step.id.partition(":")[0] in slugs for step in self._steps)
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:

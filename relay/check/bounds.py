@@ -46,18 +46,17 @@ async def in_thread(work: Callable[[], T], seconds: float) -> T:
     def run() -> None:
         try:
             result = work()
-        except BaseException as error:
-            _tell(loop, future.set_exception, error, future)
+        except BaseException as fault:
+            error = fault
+            _tell(loop, future, lambda: future.set_exception(error))
         else:
-            _tell(loop, future.set_result, result, future)
+            _tell(loop, future, lambda: future.set_result(result))
 
     threading.Thread(target=run, name="relay-check", daemon=True).start()
     async with asyncio.timeout(seconds):
         return await future
 
 
-def _tell(
-    loop: asyncio.AbstractEventLoop, put: Callable[[T], None], what: T, future: asyncio.Future[T]
-) -> None:
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], put: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: the check is over
-        loop.call_soon_threadsafe(lambda: None if future.done() else put(what))
+        loop.call_soon_threadsafe(lambda: None if future.done() else put())

@@ -39,9 +39,7 @@ class App:
 
     def new_principal(self) -> str:
         """Make it known."""
-        return (
-            f"New-ServicePrincipal -AppId {quote(self.client_id)} -ObjectId {self.principal} -DisplayName 'relay'"
-        )
+        return f"New-ServicePrincipal -AppId {quote(self.client_id)} -ObjectId {self.principal} -DisplayName 'relay'"
 
     def show_permission(self, mailbox: str) -> str:
         """Whether it may use the mailbox, in the classic model."""
@@ -53,7 +51,9 @@ class App:
 
     def test_scope(self, mailbox: str) -> str:
         """Whether an Exchange role lets it, in the model with roles."""
-        return f"Test-ServicePrincipalAuthorization -Identity {quote(self.client_id)} -Resource {quote(mailbox)}"
+        return (
+            f"Test-ServicePrincipalAuthorization -Identity {quote(self.client_id)} -Resource {quote(mailbox)}"
+        )
 
     def assign_role(self, role: str) -> str:
         """Give it an Exchange role, for every mailbox; `relay setup --print-powershell` has the scoped form."""

@@ -51,8 +51,9 @@ def tree(text: str) -> Node | None:
     # the pure Python parser: the C one counts octets in its marks, and a configuration is short
     for event in _events(text):
         if isinstance(event, yaml.CollectionEndEvent):
-            done = stack.pop()
-            done.end = event.end_mark.index if done.flow else _content_end(done)
+            done, mark = stack.pop(), event.end_mark
+            assert mark is not None
+            done.end = mark.index if done.flow else _content_end(done)
             continue
         node = _node(event, text)
         if node is None:
