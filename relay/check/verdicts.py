@@ -155,15 +155,17 @@ def _denied(mailbox: str, app: App, token: Token) -> str:
 
 def permissions_step(
     upstream: Upstream, choice: Choice, smtp: Token | None, graph: Token | None, *, smtp_in: bool, graph_in: bool,
-    about: str,
+    spare: bool, about: str,
 ) -> Step:  # fmt: skip
     """What the tokens show, what the tries showed, and which transport will carry the mail.
 
-    ``smtp_in`` and ``graph_in``: a mailbox was let in that way.
+    ``smtp_in`` and ``graph_in``: a mailbox was let in that way. ``spare``: Graph stands in when SMTP fails.
     """
     kind = catalogue.PERMISSIONS
     in_smtp, in_graph = _SMTP_ROLE in _roles(smtp), _GRAPH_ROLE in _roles(graph)
     has = f"The tokens carry: {', '.join(sorted({*_roles(smtp), *_roles(graph)})) or 'no permission'}."
+    if spare and not smtp_in:
+        return kind.step(Status.OK, f"{has} SMTP cannot be used now, so mail goes over Graph.", about=about)
     if choice is Choice.SMTP and (in_smtp or smtp_in):
         by = "" if in_smtp else " An Exchange role lets it in (that leaves no trace in a token)."
         return kind.step(Status.OK, f"{has}{by} Mail goes over SMTP.", about=about)
