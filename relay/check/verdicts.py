@@ -215,7 +215,7 @@ def _consent(upstream: Upstream, choice: Choice) -> str:
         f"Step 4: {app} > API permissions: if {role} is listed, press Grant admin consent, Yes. If it is not (step 3): "
         f"Add a permission > {service} > Application permissions > {role} > Add, then Grant admin consent. "
         "(Delegated permissions do not count.) A new token shows it within minutes. "
-        "With Exchange roles instead: relay setup --print-powershell."
+        "With Exchange roles instead: relay setup --print-powershell graph-scope (or rbac, for SMTP)."
     )
 
 
