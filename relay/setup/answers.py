@@ -100,6 +100,8 @@ def take_simulator(answers: Answers, file: Path) -> None:
             remedy="Start it with: relay simulator --dir /tmp/rehearsal > /tmp/rehearsal.json",
         ) from error
     answers.places = {name: values[name] for name in PLACES}
+    ca_file = Path(values["ca_file"])  # as the simulator names it, from its own working directory
+    answers.places["ca_file"] = str(ca_file.absolute() if ca_file.exists() else file.parent / ca_file)
     for name in ("tenant_id", "client_id", "from_email"):
         if getattr(answers, name) is None:
             setattr(answers, name, values[name])

@@ -123,7 +123,7 @@ class Assistant:
             "The configuration has a credential already. Enter a new secret?", default=False
         ):
             return
-        self._talk.say(words.THE_SECRET)
+        self._talk.say(words.CREDENTIAL)
         answers.secret = self._ask("Client secret: its Value", values.client_secret, secret=True)
         if answers.secret_expires is None:
             answers.secret_expires = self._ask(

@@ -28,7 +28,7 @@ IDS = """\
 Step 6 - the two ids (we take them before the secret, so that they can be looked up at Microsoft)
   In the application: Overview. Copy Directory (tenant) ID and Application (client) ID; not the Object ID."""
 
-THE_SECRET = """\
+CREDENTIAL = """\
 Step 5 - the secret
   In the application: Certificates & secrets > Client secrets > New client secret. Description: relay. Expires:
   24 months. Add. Copy the column Value at once (not Secret ID): it is shown only now. Note the column Expires.
