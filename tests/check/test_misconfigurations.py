@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -238,6 +240,45 @@ async def test_port_blocked(tmp_path: Path) -> None:
     assert f"outbound TCP {port}" in step(report, "tcp-smtp").remedy
     assert step(report, "starttls").status == "skipped"
     assert step(report, "token-smtp").status == "ok"
+
+
+async def test_a_firewall_that_drops(tmp_path: Path) -> None:
+    """No answer at all is told apart from a refusal, after as long as the time-out allows and no longer."""
+    async with simulator(tmp_path) as sim:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            fillers = [socket.socket() for _ in range(4)]  # beyond its backlog the kernel drops what comes
+            for one in fillers:
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+            report = await run_check(
+                settings_for(sim, tmp_path, port=full.getsockname()[1], host="127.0.0.1", timeout=1)
+            )
+            for one in fillers:
+                one.close()
+    assert failed(report)[0] == "tcp-smtp"
+    assert "timed out after 1 s, as when a firewall drops it" in step(report, "tcp-smtp").seen
+
+
+async def test_a_proxy_that_refuses(tmp_path: Path) -> None:
+    """Named with what it must allow; its password is not shown."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with simulator(tmp_path) as sim, server:
+        more = f"    proxy: http://joe:pr0xypass@127.0.0.1:{port}"
+        report = await run_check(settings_for(sim, tmp_path, more=more))
+    assert failed(report)[:3] == ["tcp-smtp", "tcp-token", "tcp-graph"]
+    for id in ("tcp-smtp", "tcp-token"):
+        assert "403 Forbidden" in step(report, id).seen
+        assert "allow CONNECT to localhost" in step(report, id).remedy
+    assert "pr0xypass" not in everything(report)
 
 
 async def test_a_silent_server_is_timed_out(tmp_path: Path) -> None:
