@@ -118,8 +118,8 @@ _ROLE = """
 # 3. The role, for the members of that group only
 $scope = Get-ManagementScope -Identity {scope} -ErrorAction SilentlyContinue
 if (-not $scope -and $PSCmdlet.ShouldProcess({scope}, 'New-ManagementScope')) {{
-    $filter = "MemberOfGroup -eq '$($group.DistinguishedName -replace "'", "''")'"
-    $scope = New-ManagementScope -Name {scope} -RecipientRestrictionFilter $filter
+    $name = $group.DistinguishedName.Replace("'", "''")
+    $scope = New-ManagementScope -Name {scope} -RecipientRestrictionFilter "MemberOfGroup -eq '$name'"
 }}
 $assignment = Get-ManagementRoleAssignment -Role {role} -ErrorAction SilentlyContinue |
     Where-Object {{ $_.App -in $AppId, $ObjectId }}
