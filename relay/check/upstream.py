@@ -27,7 +27,7 @@ from relay.deliver.courier import tls_context
 from relay.deliver.login import Door
 from relay.errors import TokenError
 from relay.message import Outcome
-from relay.settings import Upstream
+from relay.settings import ManagedIdentity, Upstream
 from relay.tokens import claims
 from relay.tokens.contract import Resource, Token
 from relay.tokens.entra import EntraTokens
@@ -117,16 +117,25 @@ class UpstreamCheck:
 
     async def _token_side(self) -> None:
         kind = catalogue.TCP_TOKEN
-        seen = await self._reach(kind, tls=True)
-        self._tell_reached(kind, self._places[kind], seen, needed=True)
         order = [Resource.GRAPH, Resource.SMTP] if self._upstream.transport == "graph" else list(Resource)
-        if seen is None or seen.problem:
+        if isinstance(self._upstream.credential, ManagedIdentity):
+            self._add(
+                kind, Status.SKIPPED, "not needed: tokens come from this machine's own identity service"
+            )
+            await self._fetch(order)
+        elif await self._token_server_fails():
             for resource in order:
                 self._add(TOKEN_KINDS[resource], Status.SKIPPED, "the sign-in server cannot be reached")
         else:
             await self._fetch(order)
         self._tell_identity()
         self._tell_clock()
+
+    async def _token_server_fails(self) -> bool:
+        kind = catalogue.TCP_TOKEN
+        seen = await self._reach(kind, tls=True)
+        self._tell_reached(kind, self._places[kind], seen, needed=True)
+        return seen is None or seen.problem is not None
 
     async def _fetch(self, order: list[Resource]) -> None:
         """One after the other: the same mistake need not be made twice at Entra."""
