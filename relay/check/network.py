@@ -15,7 +15,7 @@ from relay.check.bounds import brief, connect_bound, in_thread
 from relay.check.certificates import Facts
 from relay.deliver.classify import Fallen
 from relay.deliver.courier import tls_context
-from relay.deliver.tunnel import proxy_name, tunnel
+from relay.deliver.tunnel import dial, proxy_name, tunnel
 from relay.settings import Upstream
 
 INSPECTION = (
@@ -106,30 +106,13 @@ async def reach(upstream: Upstream, place: Place, *, tls: bool) -> Seen:
 @contextlib.asynccontextmanager
 async def connected(place: Place) -> AsyncIterator[socket.socket]:
     """A non-blocking socket to the place, by the proxy where there is one. Raises OSError or Fallen."""
-    sock = await (tunnel(place.proxy, place.host, place.port) if place.proxy else _dial(place))
+    sock = await (
+        tunnel(place.proxy, place.host, place.port) if place.proxy else dial(place.host, place.port)
+    )
     try:
         yield sock
     finally:
         sock.close()
-
-
-async def _dial(place: Place) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    problem: OSError = OSError("no address")
-    for row in await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM):
-        sock = socket.socket(row[0], row[1], row[2])
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, row[4])
-        except OSError as error:
-            sock.close()
-            problem = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise problem
 
 
 def _unreachable(place: Place, error: Exception) -> Seen:

@@ -162,21 +162,27 @@ def _finish(answers: Answers, file: Path, *, online: bool) -> None:
     from relay.config.load import load
 
     settings = load(file)
-    good = True
-    if online:
-        from relay.cli.check import examine, tell_daemon
-
-        typer.echo("\nChecking everything:")
-        report, lanes = examine(settings, None, quiet=False)
-        good = report.ok
-        if good and lanes:
-            tell_daemon(settings, lanes)
+    good = _checked(settings) if online else True
     typer.echo("\n" + _ending(settings, answers))
     typer.echo(
         f"\nThen: relay run --config {file}\nTest: relay check --config {file} --send-to you@your-domain"
     )
     if not good:
         raise typer.Exit(1)
+
+
+def _checked(settings: Settings) -> bool:
+    from relay.cli.check import examine, tell_daemon
+
+    typer.echo("\nChecking everything:")
+    try:
+        report, lanes = examine(settings, None, quiet=False)
+    except KeyboardInterrupt:
+        say("\nrelay: the check was stopped; what was written stays")
+        raise typer.Exit(1) from None
+    if report.ok and lanes:
+        tell_daemon(settings, lanes)
+    return report.ok
 
 
 def _ending(settings: Settings, answers: Answers) -> str:
