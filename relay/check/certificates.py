@@ -37,9 +37,13 @@ class Facts:
         return (self.ends - now).total_seconds() / 86400
 
 
-def read(der: bytes) -> Facts:
-    """From DER. Raises ValueError when it is none."""
-    return _facts(x509.load_der_x509_certificate(der))
+def shown_in(handshake: ssl.SSLObject | None) -> Facts | None:
+    """What the other side showed; None when it showed none, or one that cannot be read."""
+    der = handshake.getpeercert(binary_form=True) if handshake is not None else None
+    try:
+        return _facts(x509.load_der_x509_certificate(der)) if der else None
+    except ValueError:
+        return None  # only to be shown: whether it is trusted, TLS has decided
 
 
 def read_file(file: Path) -> Facts:

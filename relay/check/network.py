@@ -157,9 +157,7 @@ async def _peer(sock: socket.socket, context: ssl.SSLContext, host: str) -> Fact
     """The certificate shown in a handshake on this socket."""
     _, writer = await asyncio.open_connection(sock=sock.dup(), ssl=context, server_hostname=host)
     try:
-        found = writer.get_extra_info("ssl_object")
-        der = found.getpeercert(binary_form=True) if found is not None else None
-        return certificates.read(der) if der else None
+        return certificates.shown_in(writer.get_extra_info("ssl_object"))
     finally:
         writer.transport.abort()
 
@@ -169,5 +167,5 @@ async def _peek(place: Place) -> Facts | None:
     try:
         async with connected(place) as sock:
             return await _peer(sock, certificates.unverified_context(), place.host)
-    except (OSError, ValueError, Fallen):
+    except (OSError, Fallen):
         return None  # only a hint; the fault itself is reported either way

@@ -21,8 +21,11 @@ from relay.deliver.phases import Phase
 from relay.deliver.session import Features
 from relay.deliver.wire import Wire
 from relay.message import Outcome, Trouble
+from relay.settings import Upstream
 from relay.tokens.contract import Token
 
+GREETING = "Microsoft ESMTP MAIL Service"
+"""What Exchange Online's banner holds (facts 4)."""
 HIDES = (
     "A firewall with SMTP inspection removes what it does not know (Cisco calls it `inspect esmtp`, others an SMTP "
     "proxy or application gateway). Switch it off for {host} port {port}."
@@ -83,9 +86,12 @@ class Look(Login):
 
     def _note(self, wire: Wire) -> None:
         found = wire.transport.get_extra_info("ssl_object") if wire.transport is not None else None
-        der = found.getpeercert(binary_form=True) if found is not None else None
-        self.facts = certificates.read(der) if der else None
+        self.facts = certificates.shown_in(found)
         self.tls = wire.tls_version()
+
+
+def _hides(upstream: Upstream) -> str:
+    return HIDES.format(host=upstream.host, port=upstream.port)
 
 
 async def look(door: Door) -> Offer:
@@ -99,8 +105,7 @@ async def look(door: Door) -> Offer:
                 return await _refused(door, seen, trouble)
     except TimeoutError:
         outcome = judge_error(Phase.EHLO, TimeoutError(), door.names(""))
-        words = f"timed out: {door.upstream.host} did not get as far as its EHLO reply over TLS"
-        return Offer(words, outcome, HIDES.format(host=door.upstream.host, port=door.upstream.port))
+        return _silent(seen, door.upstream, outcome, dialogue_bound(door.upstream))
     return _good(door, seen)
 
 
@@ -110,8 +115,15 @@ def _good(door: Door, seen: Look) -> Offer:
     if seen.facts and certificates.stranger(door.upstream.host, seen.facts):
         return Offer(words, remedy=INSPECTION.format(host=door.upstream.host), doubt=True)
     if "***" in seen.greeting:
-        remedy = HIDES.format(host=door.upstream.host, port=door.upstream.port)
+        remedy = _hides(door.upstream)
         return Offer(f"{words}; but the greeting is masked: {seen.greeting[:80]}", remedy=remedy, doubt=True)
+    if GREETING not in seen.greeting:
+        remedy = f"Something in between answers in Exchange's place. {_hides(door.upstream)}"
+        return Offer(
+            f"{words}; but the greeting is not Exchange Online's: {seen.greeting[:80]}",
+            remedy=remedy,
+            doubt=True,
+        )
     return Offer(words)
 
 
@@ -122,23 +134,25 @@ async def _refused(door: Door, seen: Look, trouble: Trouble) -> Offer:
     if isinstance(trouble.__cause__, ssl.SSLCertVerificationError):
         facts = await Look(door).peek()
         shown = f" It shows a {facts.words}." if facts else ""
-        words = f"{words} ({trouble.__cause__.verify_message}).{shown}"
+        words = f"{words.rstrip('.')}.{shown}"
         return Offer(
             words, outcome, f"{INSPECTION.format(host=up.host)} If nothing is in between, check `host`."
         )
-    hides = HIDES.format(host=up.host, port=up.port)
     if outcome.code in ("connect-timed-out", "timed-out", "connection-lost"):
-        when = "after its greeting" if seen.greeting else "before a greeting"
-        how = (
-            "ended the connection"
-            if outcome.code == "connection-lost"
-            else f"timed out: {up.timeout:g} s of silence"
-        )
-        return Offer(f"{up.host} port {up.port} took the connection, then {when}: {how}", outcome, hides)
+        return _silent(seen, up, outcome, up.timeout)
     if outcome.code in ("starttls-not-offered", "xoauth2-not-offered", "malformed-reply", "unexpected-reply"):
         greeting = f" Its greeting: {brief(Exception(seen.greeting))}." if seen.greeting else ""
-        return Offer(words + greeting, outcome, f"{hides} {outcome.remedy}")
+        return Offer(words + greeting, outcome, f"{_hides(up)} {outcome.remedy}")
     return Offer(words, outcome, outcome.remedy)
+
+
+def _silent(seen: Look, upstream: Upstream, outcome: Outcome, seconds: float) -> Offer:
+    """It takes connections, and then does not speak as a mail server does."""
+    when = "after its greeting" if seen.greeting else "before a greeting"
+    ended = outcome.code == "connection-lost"
+    how = "the connection ended" if ended else f"timed out after {seconds:g} s of silence"
+    words = f"{upstream.host} port {upstream.port} took the connection; {when} {how}"
+    return Offer(words, outcome, _hides(upstream))
 
 
 async def log_in(door: Door, mailbox: str, token: Token) -> Outcome | None:

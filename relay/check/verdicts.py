@@ -41,7 +41,7 @@ def filled(remedy: str, upstream: Upstream) -> str:
 
 def token_failed(kind: catalogue.Kind, error: TokenError, upstream: Upstream, about: str) -> Step:
     """No token: the reason's own words and remedy, and the guide's step it names."""
-    seen = f"{error} [{error.code}]" + (f" Entra said: {error.evidence}" if error.evidence else "")
+    seen = f"{error} [{error.code}]" + (f" The answer: {error.evidence}" if error.evidence else "")
     remedy = filled(error.remedy, upstream)
     plain = kind.step(Status.FAIL, seen, remedy, about=about)
     return replace(plain, guide_step=_guide_step(error))

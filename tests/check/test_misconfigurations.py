@@ -96,6 +96,23 @@ CASES = (
          tenant=fault("ehlo", "250 mail.example")),
     Case("auth-hidden", ["starttls"], "does not offer OAuth2", ("SMTP inspection",), 0,
          tenant=fault("ehlo", "250 mail.example", after=1)),
+    Case("starttls-crossed-out", ["starttls"], "Its greeting: *****", ("inspect esmtp",), 0,
+         tenant=tenant(smtp_front="strips-starttls")),
+    Case("smtp-tls-opened", ["starttls"], "issued by Example Proxy Inspection CA", ("ca_file", "TLS inspection"), 0,
+         tenant=tenant(smtp_front="intercepts-tls")),
+    Case("https-tls-opened", ["tcp-token", "tcp-graph"], "issued by Example Proxy Inspection CA", ("ca_file",), 0,
+         tenant=tenant(https_front="intercepts-tls")),
+    Case("block-page", ["token-smtp"], "Something other than Entra", ("filtering proxy",), 0,
+         tenant=tenant(https_front="block-page")),
+    Case("no-principal-in-exchange", [LOGIN], "refused the token", ("(1) The service principal is missing",
+         "Get-ServicePrincipal", "New-ServicePrincipal"), 7,
+         tenant=tenant(exchange_service_principal=False)),
+    Case("security-defaults-at-exchange", [LOGIN], "Security defaults", ("Manage security defaults",), 7,
+         tenant=tenant(smtp_policy="security-defaults")),
+    Case("tenants-clock", ["clock"], "behind Microsoft's", ("NTP",), None,
+         tenant=tenant(clock_skew=3600)),
+    Case("app-not-assigned", ["token-smtp"], "must be assigned", ("Assignment required",), None,
+         tenant=tenant(assignment_required=True)),
     Case("graph-scope", [f"graph-mailbox:{MAILBOX}"], "ErrorAccessDenied",
          ("Test-ApplicationAccessPolicy", "2 hours"), 7, tenant=tenant(graph_scope=[]), permissions=("Mail.Send",),
          settings={"transport": "graph"}),
@@ -290,7 +307,7 @@ async def test_a_silent_server_is_timed_out(tmp_path: Path) -> None:
         report = await run_check(settings_for(sim, tmp_path, timeout=1))
         assert time.monotonic() - started < 30
     assert failed(report)[0] == "starttls"
-    assert "timed out: 1 s of silence" in step(report, "starttls").seen
+    assert "timed out after 1 s of silence" in step(report, "starttls").seen
     assert "SMTP inspection" in step(report, "starttls").remedy
 
 
@@ -313,6 +330,16 @@ async def test_tls_inspection_is_named_by_its_issuer(tmp_path: Path) -> None:
         assert "issued by Relay simulator CA" in step(report, id).seen
         assert "ca_file" in step(report, id).remedy
     assert sim.counters["token_requests"] == 0
+
+
+async def test_a_strange_greeting_is_a_warning(tmp_path: Path) -> None:
+    """It works, and yet something stands in between."""
+    async with simulator(tmp_path) as sim:
+        await sim.change(smtp_front="foreign-banner")
+        report = await run_check(settings_for(sim, tmp_path))
+    assert report.ok
+    assert step(report, "starttls").status == "warn"
+    assert "not Exchange Online's" in step(report, "starttls").seen
 
 
 class WrongClock(SystemClock):
