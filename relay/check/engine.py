@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import socket
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from relay.check import catalogue, local
@@ -19,12 +19,11 @@ from relay.check.contract import CheckReport, Progress, Status
 from relay.check.interfaces import interfaces
 from relay.check.listeners import listener_steps
 from relay.check.logins import mailboxes_of
+from relay.check.running import Running, find_running
 from relay.check.storage import spool_step
 from relay.check.trial import send_step
 from relay.check.upstream import UpstreamCheck
 from relay.clock import Clock, SystemClock
-from relay.control import ask
-from relay.errors import ControlError
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name
 
@@ -72,12 +71,14 @@ async def check_with_lanes(
         )
         for one in settings.upstreams
     ]
-    served = await _served(settings, running)
+    relay = (
+        Running(tuple(one.bind for one in settings.listeners)) if running else await find_running(settings)
+    )
     await asyncio.gather(
-        _host(settings, board, served), *(_bounded(board, one.run(), catalogue.PERMISSIONS) for one in checks)
+        _host(settings, board, relay), *(_bounded(board, one.run(), catalogue.PERMISSIONS) for one in checks)
     )
     if send_to is not None:
-        await _send(settings, board, send_to, served, clock, let_in=bool(checks[0].usable))
+        await _send(settings, board, send_to, relay, clock, let_in=bool(checks[0].usable))
     lanes = [
         lane_name(upstream.name, mailbox)
         for upstream, check in zip(settings.upstreams, checks, strict=True)
@@ -104,22 +105,11 @@ def hello_name() -> str:
     return name.strip(".-") or "relay"
 
 
-async def _served(settings: Settings, running: bool) -> Collection[str] | None:
-    """The addresses that a running relay listens on; None when none runs."""
-    if running:
-        return [one.bind for one in settings.listeners]
-    try:
-        status = await in_thread(lambda: ask(settings, "status", timeout=HOST / 3), HOST)
-    except (ControlError, TimeoutError):
-        return None
-    return [str(one.get("bind")) for one in status.get("listeners", [])]
-
-
-async def _host(settings: Settings, board: Board, served: Collection[str] | None) -> None:
+async def _host(settings: Settings, board: Board, relay: Running) -> None:
     now = datetime.datetime.now(datetime.UTC)
     try:
         steps = await in_thread(
-            lambda: listener_steps(settings.listeners, settings.web, interfaces(), served, now), HOST
+            lambda: listener_steps(settings.listeners, settings.web, interfaces(), relay, now), HOST
         )
     except TimeoutError:
         board.add(
@@ -136,13 +126,15 @@ async def _host(settings: Settings, board: Board, served: Collection[str] | None
 
 
 async def _send(
-    settings: Settings, board: Board, to: str, served: Collection[str] | None, clock: Clock, *, let_in: bool
+    settings: Settings, board: Board, to: str, relay: Running, clock: Clock, *, let_in: bool
 ) -> None:
     """Only when it can arrive: a message that is held would surprise somebody days later."""
     if not let_in:
         board.add(catalogue.SEND.step(Status.SKIPPED, "not sent: no mailbox was let in, see above"))
         return
-    board.add(await send_step(settings, to, served=served is not None, clock=clock, hostname=hello_name()))
+    board.add(
+        await send_step(settings, to, served=relay.binds is not None, clock=clock, hostname=hello_name())
+    )
 
 
 async def _bounded(board: Board, work: Coroutine[Any, Any, None], kind: catalogue.Kind) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import errno
 import socket
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from relay.check import catalogue, certificates
 from relay.check.bounds import brief
 from relay.check.contract import Status, Step
 from relay.check.interfaces import Interface
+from relay.check.running import Running
 from relay.settings import Listener, Web
 
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
@@ -62,19 +62,23 @@ def try_to_bind(host: str, port: int) -> Bound:
     return Bound(None)
 
 
-def port_step(bind: str, host: str, port: int, served: Collection[str] | None) -> Step:
-    """``served``: what the running relay listens on; None when none runs."""
+def port_step(bind: str, host: str, port: int, relay: Running) -> Step:
+    """Free, served by the running relay, or in the way."""
     kind = catalogue.LISTENER
-    if served is not None and bind in served:
+    if relay.binds is not None and bind in relay.binds:
         return kind.step(Status.OK, "the running relay listens here", about=bind)
     result = try_to_bind(host, port)
-    if result.error is None and served is None:
+    if result.error is None and relay.binds is None:
         return kind.step(Status.OK, "free; relay run will listen here", about=bind)
     if result.error is None:
         seen = "free, but the running relay does not listen here: it runs with an older configuration"
         return kind.step(Status.WARN, seen, "Reload it (SIGHUP: systemctl reload relay).", about=bind)
-    rights = result.error.errno in (errno.EACCES, errno.EPERM)
     seen = f"cannot listen here: {brief(result.error)}"
+    if relay.hidden and result.error.errno == errno.EADDRINUSE:
+        remedy = f"If it is relay itself, run the check as relay's own user: sudo -u relay relay check. {result.remedy}"
+        seen += "; perhaps by the running relay, which this user may not ask"
+        return kind.step(Status.WARN, seen, remedy, about=bind)
+    rights = result.error.errno in (errno.EACCES, errno.EPERM)
     if rights:
         seen += " (for the user of this check; the service may have the right)"
     return kind.step(Status.WARN if rights else Status.FAIL, seen, result.remedy, about=bind)
@@ -140,13 +144,13 @@ def tls_step(bind: str, certificate: Path, build_error: OSError | None, now: dat
 
 
 def listener_steps(
-    listeners: tuple[Listener, ...], web: Web | None, own: list[Interface], served: Collection[str] | None,
+    listeners: tuple[Listener, ...], web: Web | None, own: list[Interface], relay: Running,
     now: datetime.datetime,
 ) -> list[Step]:  # fmt: skip
     """Every step about every listener, and the page's port. Blocks for some milliseconds."""
-    steps = [port_step(one.bind, one.host, one.port, served) for one in listeners]
-    if web is not None and served is None:
-        steps.append(port_step(web.bind, web.host, web.port, served))
+    steps = [port_step(one.bind, one.host, one.port, relay) for one in listeners]
+    if web is not None and relay.binds is None:
+        steps.append(port_step(web.bind, web.host, web.port, relay))
     steps += [networks_step(one, own) for one in listeners]
     for one in listeners:
         if one.tls.certificate is not None:

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 
 from relay.check import catalogue, verdicts
 from relay.check.board import Board
@@ -21,6 +22,7 @@ from relay.check.expiry import expiry_step
 from relay.check.graph import Answer, try_mailbox
 from relay.check.logins import Logins
 from relay.check.network import Place, Seen, https_place, reach, resolve, smtp_place
+from relay.check.permissions import Permissions, Tries
 from relay.check.smtp import Offer, look
 from relay.clock import Clock
 from relay.deliver.courier import tls_context
@@ -140,6 +142,7 @@ class UpstreamCheck:
     async def _fetch(self, order: list[Resource]) -> None:
         """One after the other: the same mistake need not be made twice at Entra."""
         refused: TokenError | None = None
+        failed: dict[Kind, TokenError] = {}
         for resource in order:
             kind = TOKEN_KINDS[resource]
             if refused is not None and refused.code not in ONE_RESOURCE:
@@ -151,9 +154,20 @@ class UpstreamCheck:
                 self._tokens[resource] = await self._token(resource)
             except TokenError as error:
                 refused = error
-                self._board.add(verdicts.token_failed(kind, error, self._upstream, self._about))
+                failed[kind] = error
             else:
                 self._tell_token(kind, self._tokens[resource])
+        for kind, reason in failed.items():
+            step = verdicts.token_failed(kind, reason, self._upstream, self._about)
+            self._board.add(replace(step, status=Status.WARN) if self._other_way(kind) else step)
+
+    def _other_way(self, failed: Kind) -> bool:
+        """Whether mail goes by the token that could be had, so that this one does not matter."""
+        other = Resource.GRAPH if failed is catalogue.TOKEN_SMTP else Resource.SMTP
+        token = self._tokens.get(other)
+        if self._upstream.transport != "auto":
+            return self._upstream.transport == other.value
+        return _may_send(token)
 
     async def _token(self, resource: Resource) -> Token:
         try:
@@ -294,15 +308,10 @@ class UpstreamCheck:
         smtp_in = [mailbox for mailbox, outcome in logins.items() if outcome is None]
         graph_in = [mailbox for mailbox, answer in answers.items() if answer.status in (202, 400)]
         self.usable = smtp_in or graph_in
-        if self.choice is None:
-            self._add(catalogue.PERMISSIONS, Status.SKIPPED, "there is no token that could show them")
-        else:
-            self._board.add(
-                verdicts.permissions_step(
-                    self._upstream, self.choice, smtp, graph,
-                    smtp_in=bool(smtp_in), graph_in=bool(graph_in), spare=self._spare, about=self._about,
-                )
-            )  # fmt: skip
+        denied = any(outcome is not None and outcome.code in verdicts.REFUSED for outcome in logins.values())
+        denied = denied or any(answer.status == 403 for answer in answers.values())
+        tries = Tries(bool(smtp_in), bool(graph_in), denied, self._spare)
+        self._board.add(Permissions(self._upstream, self.choice, smtp, graph).step(tries, self._about))
         self._tell_logins(smtp, graph, logins, by_graph=bool(graph_in))
         app = verdicts.app_of(self._upstream, graph, smtp)
         for mailbox, answer in answers.items():

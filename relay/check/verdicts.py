@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 
 from relay.check import catalogue
-from relay.check.choice import Choice
 from relay.check.contract import Status, Step
 from relay.check.graph import Answer
 from relay.check.powershell import CONNECT, PATIENCE, App, quote
@@ -159,81 +158,3 @@ def _denied(mailbox: str, app: App, token: Token) -> str:
             f"{app.test_scope(mailbox)} Put the mailbox into the policy's group, or into the role's scope. {PATIENCE}"
         )
     return "The permission is missing: see the step about permissions."
-
-
-# permissions
-
-
-def permissions_step(
-    upstream: Upstream, choice: Choice, smtp: Token | None, graph: Token | None, *, smtp_in: bool, graph_in: bool,
-    spare: bool, about: str,
-) -> Step:  # fmt: skip
-    """What the tokens show, what the tries showed, and which transport will carry the mail.
-
-    ``smtp_in`` and ``graph_in``: a mailbox was let in that way. ``spare``: Graph stands in when SMTP fails.
-    """
-    kind = catalogue.PERMISSIONS
-    in_smtp, in_graph = _SMTP_ROLE in _roles(smtp), _GRAPH_ROLE in _roles(graph)
-    has = f"The tokens carry: {', '.join(sorted({*_roles(smtp), *_roles(graph)})) or 'no permission'}."
-    if spare and not smtp_in:
-        return kind.step(Status.OK, f"{has} SMTP cannot be used now, so mail goes over Graph.", about=about)
-    if choice is Choice.SMTP and (in_smtp or smtp_in):
-        by = "" if in_smtp else " An Exchange role lets it in (that leaves no trace in a token)."
-        return kind.step(Status.OK, f"{has}{by} Mail goes over SMTP.", about=about)
-    if choice is Choice.GRAPH and (in_graph or graph_in):
-        return kind.step(Status.OK, f"{has} {_graph_words(upstream, graph, in_graph)}", about=about)
-    if choice is Choice.TRY_SMTP and (smtp_in or graph_in):
-        way = "SMTP" if smtp_in else "Graph"
-        seen = (
-            f"{has} An Exchange role lets the app in (that leaves no trace in a token). Mail goes over {way}."
-        )
-        return kind.step(Status.OK, seen, about=about)
-    if choice is Choice.SMTP and in_graph:
-        remedy = "Set `transport: auto` (or graph): Graph needs nothing more. " + _grant_smtp(upstream)
-        seen = f"{has} That is enough for Graph, not for SMTP, and `transport: smtp` forbids Graph."
-        return kind.step(Status.FAIL, seen, remedy, about=about, guide_step=3)
-    seen = f"{has} Consent was not granted, or the permission was never added."
-    return kind.step(Status.FAIL, seen, _consent(upstream, choice), about=about)
-
-
-def _roles(token: Token | None) -> tuple[str, ...]:
-    return token.roles if token is not None else ()
-
-
-def _graph_words(upstream: Upstream, graph: Token | None, shown: bool) -> str:
-    only = (
-        "Mail.Send only is fine: Graph will be used, and SMTP needs no right. "
-        if upstream.transport == "auto"
-        else ""
-    )
-    by = "" if shown else "An Exchange role lets it in. "
-    large = (
-        ""
-        if "Mail.ReadWrite" in _roles(graph)
-        else " Messages over about 3 MB need Mail.ReadWrite as well (large attachments, scans)."
-    )
-    return f"{only}{by}Mail goes over Graph.{large}"
-
-
-def _consent(upstream: Upstream, choice: Choice) -> str:
-    role, service = (
-        (_SMTP_ROLE, "APIs my organization uses > Office 365 Exchange Online")
-        if choice is Choice.SMTP
-        else (_GRAPH_ROLE, "Microsoft Graph")
-    )
-    app = filled(APP, upstream)
-    return (
-        f"Step 4: {app} > API permissions: if {role} is listed, press Grant admin consent, Yes. If it is not (step 3): "
-        f"Add a permission > {service} > Application permissions > {role} > Add, then Grant admin consent. "
-        "(Delegated permissions do not count.) A new token shows it within minutes. "
-        "With Exchange roles instead: relay setup --print-powershell graph-scope (or rbac, for SMTP)."
-    )
-
-
-def _grant_smtp(upstream: Upstream) -> str:
-    app = filled(APP, upstream)
-    return (
-        f"For SMTP instead: {app} > API permissions > Add a permission > APIs my organization uses > Office 365 "
-        f"Exchange Online > Application permissions > {_SMTP_ROLE}, Grant admin consent, and the Exchange side: "
-        "relay setup --print-powershell classic."
-    )

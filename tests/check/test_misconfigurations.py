@@ -249,6 +249,28 @@ async def test_a_refused_secret_is_asked_for_once(tmp_path: Path) -> None:
     assert step(report, LOGIN).status == "skipped"
 
 
+async def test_what_cannot_be_known_is_not_a_failure(tmp_path: Path) -> None:
+    """Without a token, or without a login that was refused, nobody can say that consent is missing."""
+    async with simulator(tmp_path, permissions=set()) as sim:
+        no_token = await run_check(settings_for(sim, tmp_path, transport="smtp", secret="abc~wrong"))
+        assert failed(no_token) == ["token-smtp"]
+        blocked = await run_check(settings_for(sim, tmp_path, transport="smtp", port=free_port()))
+        assert failed(blocked) == ["tcp-smtp"]
+        assert step(blocked, "permissions").status == "warn"
+
+
+async def test_a_service_the_mail_does_not_need(tmp_path: Path) -> None:
+    """A token that only the other transport would need is a warning."""
+    async with simulator(tmp_path, permissions={"Mail.Send"}) as sim:
+        sim.faults.add(
+            Fault("token", "reply", "400 AADSTS500011 The resource principal was not found.", times=1)
+        )
+        report = await run_check(settings_for(sim, tmp_path))
+    assert report.ok, everything(report)
+    assert step(report, "token-smtp").status == "warn"
+    assert "Graph will be used" in step(report, "permissions").seen
+
+
 async def test_port_blocked(tmp_path: Path) -> None:
     """The port is named, with a line to try it; nothing after it is guessed at."""
     async with simulator(tmp_path) as sim:

@@ -20,12 +20,14 @@ from relay.check.engine import run_check
 from relay.check.interfaces import Interface, interfaces
 from relay.check.listeners import listener_steps
 from relay.check.local import invalid_step, secrets_step
+from relay.check.running import Running
 from relay.check.storage import spool_step
 from relay.config.faults import ConfigError
 from relay.config.load import load
 from relay.settings import Settings
 from tests.check.kit import free_port
 
+NONE = Running()
 NOW = datetime.datetime(2026, 11, 26, tzinfo=datetime.UTC)
 LAN = Interface("eth0", "192.168.10.5", ipaddress.ip_network("192.168.10.0/24"))
 PUBLIC = Interface("eth1", "8.8.4.4", ipaddress.ip_network("8.8.4.0/24"))
@@ -48,12 +50,10 @@ def settings(folder: Path, more: str = "", base: str = BASE) -> Settings:
     return load(file, {"SECRET": "s3cret-value"})
 
 
-def listener(
-    folder: Path, text: str, own: list[Interface], served: list[str] | None = None
-) -> dict[str, Step]:
+def listener(folder: Path, text: str, own: list[Interface], relay: Running = NONE) -> dict[str, Step]:
     """The steps about one listener, by kind."""
     found = settings(folder, f"listeners:\n  - {text}\n")
-    steps = listener_steps(found.listeners, None, own, served, NOW)
+    steps = listener_steps(found.listeners, None, own, relay, NOW)
     return {one.id.partition(":")[0]: one for one in steps}
 
 
@@ -66,10 +66,12 @@ def test_a_free_port_and_one_that_is_taken(tmp_path: Path) -> None:
         steps = listener(tmp_path, f"bind: {bind}", [])
         assert steps["listener"].status == "fail"
         assert "ss -ltnp" in steps["listener"].remedy
-        served = listener(tmp_path, f"bind: {bind}", [], served=[bind])
+        served = listener(tmp_path, f"bind: {bind}", [], Running((bind,)))
         assert served["listener"].status == "ok"
+        hidden = listener(tmp_path, f"bind: {bind}", [], Running(hidden=True))["listener"]
+        assert (hidden.status, "sudo -u relay relay check" in hidden.remedy) == ("warn", True)
     assert listener(tmp_path, f"bind: 127.0.0.1:{free_port()}", [])["listener"].status == "ok"
-    stale = listener(tmp_path, f"bind: 127.0.0.1:{free_port()}", [], served=["127.0.0.1:1"])["listener"]
+    stale = listener(tmp_path, f"bind: 127.0.0.1:{free_port()}", [], Running(("127.0.0.1:1",)))["listener"]
     assert (stale.status, "Reload" in stale.remedy) == ("warn", True)
 
 
@@ -145,7 +147,7 @@ def test_a_certificate_that_went_after_the_start(tmp_path: Path) -> None:
     )
     found = settings(tmp_path, text)
     (tmp_path / "key.pem").write_text("nothing")
-    steps = listener_steps(found.listeners, None, [], None, NOW)
+    steps = listener_steps(found.listeners, None, [], NONE, NOW)
     assert [one.status for one in steps if one.id.startswith("listener-tls")] == ["fail"]
 
 
