@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from relay.check.catalogue import rank
 from relay.check.contract import CheckReport, Progress, Step
-from relay.settings import Certificate, ClientSecret, Secret, Settings, Upstream
+from relay.settings import ClientSecret, Secret, Settings, Upstream
 from relay.tokens.credentials import scrub
 
 SHORTEST = 6
@@ -47,17 +48,22 @@ class Board:
 
 
 def secrets_of(upstreams: Iterable[Upstream]) -> list[Secret]:
-    """Every secret an upstream holds: the credential's, and the proxy's password."""
+    """Every secret an upstream holds, of whatever kind its credentials are, and the proxy's user and password."""
     found = []
     for one in upstreams:
-        if isinstance(one.credential, ClientSecret):
-            found.append(one.credential.secret)
-        elif isinstance(one.credential, Certificate) and one.credential.passphrase is not None:
-            found.append(one.credential.passphrase)
+        found += _secrets_in(one)
         if one.proxy and "@" in one.proxy:
             login = one.proxy.rpartition("@")[0].rpartition("//")[2]
             found += [Secret(login), Secret(login.partition(":")[2])]
     return found
+
+
+def _secrets_in(value: object) -> list[Secret]:
+    if isinstance(value, Secret):
+        return [value]
+    if not dataclasses.is_dataclass(value):
+        return []
+    return [one for field in dataclasses.fields(value) for one in _secrets_in(getattr(value, field.name))]
 
 
 def all_secrets(settings: Settings) -> list[Secret]:

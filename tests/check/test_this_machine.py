@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import ipaddress
 import os
@@ -15,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from relay.check.board import secrets_of
 from relay.check.contract import CheckReport, Step
 from relay.check.engine import run_check
 from relay.check.interfaces import Interface, interfaces
@@ -24,7 +26,7 @@ from relay.check.running import Running
 from relay.check.storage import spool_step
 from relay.config.faults import ConfigError
 from relay.config.load import load
-from relay.settings import Settings
+from relay.settings import Certificate, Secret, Settings
 from tests.check.kit import free_port
 
 NONE = Running()
@@ -169,6 +171,18 @@ def test_a_secret_in_the_file_and_files_others_may_read(tmp_path: Path) -> None:
     assert (step.status, "mode 0644" in step.seen) == ("warn", True)
     (tmp_path / "secret").chmod(0o600)
     assert secrets_step(settings(tmp_path, base=BASE.replace("env:SECRET", "file:secret"))).status == "ok"
+
+
+def test_secrets_are_found_wherever_a_credential_keeps_them(tmp_path: Path) -> None:
+    """A certificate's passphrase and a proxy's password as well as a client secret."""
+    upstream = settings(tmp_path).upstreams[0]
+    locked = dataclasses.replace(
+        upstream,
+        credential=Certificate(tmp_path / "app.pfx", Secret("passphrase")),
+        proxy="http://u:pr0xypass@h:1",
+    )
+    found = {one.reveal() for one in secrets_of([upstream, locked])}
+    assert found == {"s3cret-value", "passphrase", "u:pr0xypass", "pr0xypass"}
 
 
 def test_an_invalid_configuration_is_one_step(tmp_path: Path) -> None:
