@@ -18,6 +18,8 @@ from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
+from relay.keeper import PAUSE as KEEPER_PAUSE
+from relay.keeper import Keeper
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
 from relay.rewrite.contract import Refused, Route
@@ -165,7 +167,8 @@ class Daemon:
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )
         self.own.lanes, self.own.upstreams = self.scheduler.lanes, self.scheduler.upstreams
-        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.clock)
+        self.keeper = Keeper(self.spool, settings, self.tokens, self.clock)
+        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.keeper, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
@@ -193,6 +196,7 @@ class Daemon:
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
+        self._spawn(self._keep_credentials())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
 
@@ -272,6 +276,15 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _keep_credentials(self) -> None:
+        while True:
+            try:
+                pause = await self.keeper.tend()
+            except Exception as error:
+                _say("credentials", error)
+                pause = KEEPER_PAUSE
+            await self.keeper.rest(pause)
+
     async def _stray(self) -> list[str]:
         """Lanes whose mail today's rules may want elsewhere: held ones, and those of an upstream that is no more."""
         known = {one.name for one in self.settings.upstreams}
@@ -321,6 +334,7 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
@@ -382,6 +396,9 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
+            choices={name: tokens.choice for name, tokens in self.tokens.items()},
+            ends=self.keeper.ends,
+            now=self.clock.now(),
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:

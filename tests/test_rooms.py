@@ -28,8 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "alert": {"spool.contract"},
     # `spool.factory` and not only the daemon's door to it: the daemon loads every library, a command should start fast
-    "cli": {"check", "setup", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
-            "spool.factory", "tokens.contract"},
+    "cli": {"check", "setup", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli",
+            "spool.contract", "spool.factory", "tokens.contract", "tokens.credentials", "tokens.expiry", "tokens.keypair",
+            "tokens.rotation", "tokens.signin"},
     # checks by the same code that runs: what works in a check works in the daemon
     "check": {"config", "tokens", "deliver", "rewrite", "spool.contract", "spool.factory", "control", "accept.tls"},
     # finds by the check's own means, writes by the config room's
@@ -40,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},
+    "keeper": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),

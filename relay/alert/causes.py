@@ -33,7 +33,8 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``spool-full`` or ``backlog:LANE``."""
+    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``spool-full``, ``backlog:LANE``,
+    ``expiry:SLOT:NAME`` or ``renewal:NAME``."""
     title: str
     reason: str
     remedy: str
@@ -44,6 +45,8 @@ class Cause:
     lane: str = ""
     messages: int = 0
     """How many wait because of it; 0 when that is not known."""
+    step: str = ""
+    """When it changes, the same cause is told again: a reminder comes nearer."""
 
 
 @dataclass(frozen=True, slots=True)

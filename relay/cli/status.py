@@ -105,10 +105,46 @@ def _tokens(tokens: Sequence[Shape]) -> None:
 
 
 def _credentials(credentials: Sequence[Shape]) -> None:
-    rows = [(one.get("upstream"), one.get("kind"), one.get("expires") or "not known") for one in credentials]
+    rows = [
+        (
+            one.get("upstream"),
+            one.get("kind"),
+            local(one.get("expires")) or _no_end(one),
+            one.get("days_left"),
+            _use(one),
+        )
+        for one in credentials
+    ]
     if rows:
         typer.echo("")
-        show_table("Credentials", ("upstream", "kind", "expires"), rows)
+        show_table(
+            "Credentials", ("upstream", "kind", "expires", "days left", "state"), rows, right=("days left",)
+        )
+    for one in credentials:
+        if one.get("error"):
+            name = visible(f"{one.get('upstream')}: {one.get('slot')} ({one.get('kind')})")
+            typer.echo(f"\n{name}: {visible(str(one['error']))}")
+            typer.echo(f"  remedy: {visible(str(one.get('remedy') or ''))}")
+
+
+def _no_end(credential: Shape) -> str:
+    """A managed identity and a workload's token have no end that one could wait for."""
+    endless = credential.get("kind") in ("managed_identity", "federated_token_file")
+    return "does not end" if endless else "not known"
+
+
+def _use(credential: Shape) -> str:
+    """What a person wants to know about one of two credentials; and of one that renews itself."""
+    words = []
+    if credential.get("slot") == "next_credential":
+        words.append("second")
+    if credential.get("error"):
+        words.append("does not work")
+    elif credential.get("in_use"):
+        words.append("in use")
+    if credential.get("rotates"):
+        words.append("renewed by relay")
+    return ", ".join(words)
 
 
 def _spool(spool: Shape) -> None:

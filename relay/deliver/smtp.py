@@ -58,6 +58,7 @@ class SmtpConnection:
             "host": upstream.host,
             "tls": session.tls,
             "connection": str(number),
+            **({"dsn": "offered"} if session.features.dsn else {}),
         }
 
     def __repr__(self) -> str:

@@ -15,7 +15,6 @@ from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
-from relay.schedule.answers import judge
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
 from relay.schedule.telling import tell
@@ -153,9 +152,9 @@ class Carrier:
         key = f"{lane.name}|{scheduler.identity(claim)}"
         done, answer = settlement(claim, report, scheduler.rules, now, key, probe=probe), None
         if claim.direct:
-            done, answer = judge(claim, done)
+            done, answer = scheduler.answers.judge(claim, done)
         done = dataclasses.replace(done, messages=messages)
-        done = await scheduler.desk.about_failures(claim, done, content)
+        done = await scheduler.desk.about_outcomes(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
         task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))

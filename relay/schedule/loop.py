@@ -17,7 +17,7 @@ from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result, Scope, Trouble
-from relay.schedule.answers import Answers, judge
+from relay.schedule.answers import Answers
 from relay.schedule.carrier import Carrier
 from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
@@ -67,7 +67,7 @@ class Scheduler:
         self.desk = Desk(spool, post, clock)
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.pools = Pools(self, settings)
-        self.answers = Answers(spool, clock, self._hold_in_the_way)
+        self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
         self.connections = asyncio.Semaphore(_CONNECTIONS)
@@ -255,7 +255,7 @@ class Scheduler:
             people = {one.address: held for one in claim.envelope.recipients}
             done, answer = Settlement(claim.id, people, counts=False, hold_key=hold.key), None
             if claim.direct:
-                done, answer = judge(claim, done)
+                done, answer = self.answers.judge(claim, done)
             await self.spool.settle(done, self.clock.now())
             self.answers.settled(claim.id, answer)
             lane.shelved.pop(0)

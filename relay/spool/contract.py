@@ -136,7 +136,8 @@ class Settlement:
     behind: bool = False
     """What goes back to the queue goes behind all that waits there: it was tried for the lane, and another one is next."""
     told: bool = False
-    """Somebody hears of the failures: by one of ``notices``, or by a summary that is owed. Then the content may go."""
+    """Nobody is left who must hear of the failures: one of ``notices`` or a summary that is owed tells of them, or
+    nobody may be told. The content goes when the message is finished, unless an earlier failure is still untold."""
     delay_noticed: bool = False
     """The sender has been told of the delay (sets the mark, never clears it)."""
     withdraw: bool = False

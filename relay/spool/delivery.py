@@ -143,18 +143,20 @@ def _write_down(
         _write_trace(connection, number, done)
     if done.move_to is not None:
         move(connection, number, done.move_to, now_ms)
+    if not done.told and any(one.result is Result.FAILED for one in done.outcomes.values()):
+        connection.execute("UPDATE message SET untold = 1 WHERE id = ?", (number,))
     if done.delay_noticed or done.keep:
         connection.execute(
             "UPDATE message SET delay_noticed = max(delay_noticed, ?), direct = direct * ? WHERE id = ?",
             (done.delay_noticed, not done.keep, number),
         )
     if done.withdraw:
-        delete(connection, number, now_ms, "its client, which was told to try again")
+        delete(connection, number, now_ms, "the relay: its client was never told that we have it")
         return True
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
-        # who was told of the failure has the message's headers; where nobody could be, the operator still has it all
-        return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.told)
+        # who was told of a failure has the message's headers; where nobody could be, the operator still has it all
+        return finish(connection, number, now_ms, keep_content=_is_untold(connection, number))
     if attempted or done.outcomes:
         _reschedule(connection, number, state, done, now_ms)
     if done.behind:
@@ -164,6 +166,10 @@ def _write_down(
             (number,),
         )
     return False
+
+
+def _is_untold(connection: sqlite3.Connection, number: int) -> bool:
+    return bool(connection.execute("SELECT untold FROM message WHERE id = ?", (number,)).fetchone()[0])
 
 
 def _count_at_the_end(

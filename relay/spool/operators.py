@@ -162,7 +162,7 @@ def _revive(connection: sqlite3.Connection, number: int, now_ms: int) -> bool:
         return False
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state = ?", (number, FAILED))
     connection.execute(
-        "UPDATE message SET state = 0, attempts = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
+        "UPDATE message SET state = 0, attempts = 0, untold = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
         (now_ms, number),
     )
     add_event(connection, number, "retried", {"by": "operator"})
@@ -223,7 +223,12 @@ def _delete(connection: sqlite3.Connection, number: int, state: int, now_ms: int
     if state == ACTIVE:
         return False
     if state == DONE:
-        return connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        gone = connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        if gone:
+            add_event(
+                connection, number, "deleted", {"by": "operator", "what": "its content, kept after it failed"}
+            )
+        return gone
     delete(connection, number, now_ms, "operator")
     return True
 

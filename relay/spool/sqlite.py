@@ -403,13 +403,15 @@ class SqliteSpool:
             self._swept = True
             await self._read(lambda c: self.bodies.sweep(self._first_id, lambda n: _known(c, n)))
 
-        def change(connection: sqlite3.Connection) -> int:
-            gone = upkeep.forget_finished(connection, ms(now - self._settings.history))
+        def change(connection: sqlite3.Connection) -> tuple[int, list[int], int]:
+            gone, filed = upkeep.forget_finished(connection, ms(now - self._settings.history))
             gone += upkeep.forget_turns(connection)
             upkeep.forget_usage(connection, now)
-            return gone
+            return gone, filed, _bytes(connection)
 
-        gone = await self._writer.run(change)
+        gone, filed, self._stored = await self._writer.run(change)
+        for number in filed:
+            await asyncio.to_thread(self.bodies.remove, number)
         left = await self._read(_checkpoint_and_shrink)
         return 0.05 if gone or left else 30.0
 

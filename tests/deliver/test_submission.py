@@ -244,16 +244,27 @@ def _route(upstream: str, mailboxes: tuple[str, ...], from_address: str | None):
 
 async def test_mail_parameters_where_offered(desk: Desk) -> None:
     """SIZE, BODY and DSN's RET, ENVID, NOTIFY and ORCPT; SMTPUTF8 only when needed."""
-    claim = make_claim(
-        Recipient("a@x", "SUCCESS,FAILURE", "rfc822;a@x"), eight_bit=True, ret="HDRS", envid="QQ314159"
-    )
-    await submit(desk, claim)
+    recipient = Recipient("a@x", "SUCCESS,FAILURE", "rfc822;a@x")
+    claim = make_claim(recipient, sender=MAILBOX, eight_bit=True, ret="HDRS", envid="QQ314159")
+    report = await submit(desk, claim)
+    assert report.details["dsn"] == "passed on"
     (message,) = desk.server.messages
     words = message.mail.split(" ")
     assert words[0:2] == ["MAIL", f"FROM:<{MAILBOX}>"]
     assert words[3:] == ["BODY=8BITMIME", "RET=HDRS", "ENVID=QQ314159"]
     assert words[2] == f"SIZE={message.size}"
     assert message.recipients == ["RCPT TO:<a@x> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@x"]
+
+
+@pytest.mark.parametrize(("wish", "passed"), [("SUCCESS,FAILURE", "FAILURE"), ("SUCCESS", "NEVER")])
+async def test_a_notice_of_success_is_not_asked_for_where_another_mailbox_would_get_it(
+    desk: Desk, wish: str, passed: str
+) -> None:
+    """The return path was rewritten: Exchange's report would go to a mailbox that never asked."""
+    report = await submit(desk, make_claim(Recipient("a@x", wish), sender="old@scanners.local"))
+    (message,) = desk.server.messages
+    assert message.recipients == [f"RCPT TO:<a@x> NOTIFY={passed}"]
+    assert "dsn" not in report.details
 
 
 async def test_mail_parameters_not_offered_are_not_sent(desk: Desk) -> None:

@@ -532,6 +532,24 @@ class SpoolSuite:
         await tend_until_quiet(spool, now + 1001)
         assert await spool.trace(message_id) == []
 
+    async def test_what_was_kept_of_a_failed_message_goes_with_its_history(self, make):
+        spool = await make(history=1000.0)
+        await accept(spool, b"x" * 200_000)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.stats()).bytes > 200_000
+        await tend_until_quiet(spool, now + 1001)
+        assert (await spool.stats()).bytes == 0
+
+    async def test_deleting_what_a_failed_message_kept_leaves_a_trace_entry(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.operate("delete", Filter(ids=(message_id,)), now)).changed == 1
+        (trace,) = await spool.trace(message_id)
+        assert (trace.state, trace.events[-1].event) == ("failed", "deleted")
+
     async def test_traces_are_found_by_recipient_sender_and_message_id(self, make):
         spool = await make()
         message_id = await accept(spool)
@@ -605,6 +623,34 @@ class NoticesAndAnswers:
         message_id = await accept(spool)
         await settle(spool, await claim_one(spool, make.clock.now()), FAILED, make.clock.now())
         assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    @pytest.mark.parametrize("told", [True, False])
+    async def test_content_stays_only_while_a_failure_is_untold(self, make, told):
+        """One recipient fails first, the other is delivered later; what counts is whether the failure was told."""
+        spool = await make()
+        message_id = await accept(spool, b"x" * 200_000, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now, told=told), now)
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        if told:
+            assert (await spool.stats()).bytes == 0
+        else:
+            assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    async def test_a_later_notice_does_not_speak_for_an_earlier_failure(self, make):
+        spool = await make()
+        message_id = await accept(spool, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now), now)
+        await settle(spool, await claim_one(spool, now), FAILED, now, told=True)
+        assert (await body_of(spool, message_id)).startswith(new_message().header)
+        assert (await spool.operate("retry", Filter(ids=(message_id,)), now)).changed == 1
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        assert (await spool.stats()).bytes == 0
 
     async def test_waiting_mail_can_be_given_up(self, make):
         spool = await make()
