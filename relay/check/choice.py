@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-
-from relay.tokens.claims import NEEDED_ROLE
-from relay.tokens.contract import Resource
 
 
 class Choice(enum.StrEnum):
@@ -18,13 +14,10 @@ class Choice(enum.StrEnum):
     """Neither token shows a right: Exchange roles leave no trace, so only a try decides, SMTP first."""
 
 
-def choose(transport: str, smtp_roles: Iterable[str], graph_roles: Iterable[str]) -> Choice:
-    """``auto`` follows the permissions; ``smtp`` and ``graph`` decide by themselves."""
+def choose(transport: str, *, smtp: bool, graph: bool) -> Choice:
+    """``auto`` follows the rights that the tokens show; ``smtp`` and ``graph`` decide by themselves."""
     if transport in ("smtp", "graph"):
         return Choice(transport)
-    # SMTP first even where both rights show; delivery goes over to Graph when SMTP refuses
-    if NEEDED_ROLE[Resource.SMTP] in smtp_roles:
+    if smtp:  # first even where both rights show; delivery goes over to Graph when SMTP refuses
         return Choice.SMTP
-    if NEEDED_ROLE[Resource.GRAPH] in graph_roles:
-        return Choice.GRAPH
-    return Choice.TRY_SMTP
+    return Choice.GRAPH if graph else Choice.TRY_SMTP

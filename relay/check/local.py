@@ -6,7 +6,15 @@ from relay.check import catalogue
 from relay.check.contract import Status, Step
 from relay.config import upcoming
 from relay.config.faults import ConfigError
-from relay.settings import Certificate, ClientSecret, FederatedTokenFile, ManagedIdentity, Settings, Upstream
+from relay.settings import (
+    Certificate,
+    ClientSecret,
+    Credential,
+    FederatedTokenFile,
+    Settings,
+    Upstream,
+    UserLogin,
+)
 
 _ABOUT_SECRETS = ("written plainly", "has mode", "secret's ID")
 """What the configuration's warnings about secrets and their files have in common."""
@@ -71,11 +79,18 @@ def _about_secrets(warning: str) -> bool:
 
 
 def _source(upstream: Upstream) -> str:
-    credential = upstream.credential
+    first = _source_of(upstream.credential)
+    second = upstream.next_credential
+    return first if second is None else f"{first}, and next {_source_of(second)}"
+
+
+def _source_of(credential: Credential) -> str:
     if isinstance(credential, ClientSecret):
         return f"client secret from {credential.secret.source}"
     if isinstance(credential, Certificate):
         return f"certificate {credential.file}"
     if isinstance(credential, FederatedTokenFile):
         return f"federated token {credential.file}"
-    return "managed identity" if isinstance(credential, ManagedIdentity) else type(credential).__name__
+    if isinstance(credential, UserLogin):
+        return f"sign-in of {credential.user}, kept in {credential.file}"
+    return "managed identity"

@@ -10,7 +10,6 @@ from relay.check.verdicts import REFUSED
 from relay.deliver.login import Door
 from relay.message import Outcome, Scope
 from relay.settings import SenderRule, Settings, Upstream
-from relay.tokens.claims import may_send
 from relay.tokens.contract import Token
 
 AT_ONCE = 3
@@ -58,4 +57,4 @@ class Logins:
     def _concerns_all(self, outcome: Outcome) -> bool:
         if outcome.scope is Scope.UPSTREAM:
             return True
-        return outcome.code in REFUSED and not may_send(self._token)
+        return outcome.code in REFUSED and not self._token.may_send

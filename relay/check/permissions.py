@@ -8,8 +8,8 @@ from relay.check import catalogue
 from relay.check.choice import Choice
 from relay.check.contract import Status, Step
 from relay.check.verdicts import filled
-from relay.settings import Upstream
-from relay.tokens.claims import NEEDED_ROLE
+from relay.settings import ManagedIdentity, Upstream, UserLogin
+from relay.tokens.claims import NEEDED_ROLE, judge
 from relay.tokens.contract import Resource, Token
 from relay.tokens.reasons import APP
 
@@ -42,7 +42,7 @@ class Permissions:
     @property
     def words(self) -> str:
         """What the tokens carry."""
-        return f"The tokens carry: {', '.join(sorted({*_roles(self.smtp), *_roles(self.graph)})) or 'no permission'}."
+        return f"The tokens carry: {', '.join(sorted({*granted(self.smtp), *granted(self.graph)})) or 'no permission'}."
 
     def step(self, tries: Tries, about: str) -> Step:
         """The step of the report."""
@@ -53,7 +53,7 @@ class Permissions:
         way = self._way(tries)
         if way:
             return kind.step(Status.OK, f"{self.words} {way}", about=about)
-        if self.choice is Choice.SMTP and _GRAPH_ROLE in _roles(self.graph):
+        if self.choice is Choice.SMTP and _may(self.graph):
             remedy = "Set `transport: auto` (or graph): Graph needs nothing more. " + _grant_smtp(
                 self.upstream
             )
@@ -63,13 +63,13 @@ class Permissions:
             return kind.step(Status.FAIL, seen, remedy, about=about, guide_step=3)
         if tries.denied:
             seen = f"{self.words} Consent was not granted, or the permission was never added."
-            return kind.step(Status.FAIL, seen, _consent(self.upstream, self.choice), about=about)
+            return kind.step(Status.FAIL, seen, self._consent(deciding), about=about)
         seen = f"{self.words} Whether an Exchange role gives the right, only a login would tell."
-        return kind.step(Status.WARN, seen, _consent(self.upstream, self.choice), about=about)
+        return kind.step(Status.WARN, seen, self._consent(deciding), about=about)
 
     def _way(self, tries: Tries) -> str:
         """How mail goes, in a sentence; empty when it does not."""
-        in_smtp, in_graph = _SMTP_ROLE in _roles(self.smtp), _GRAPH_ROLE in _roles(self.graph)
+        in_smtp, in_graph = _may(self.smtp), _may(self.graph)
         role = "An Exchange role lets the app in (that leaves no trace in a token). "
         if tries.spare and not tries.smtp_in:
             return "SMTP cannot be used now, so mail goes over Graph."
@@ -81,15 +81,26 @@ class Permissions:
             return role + ("Mail goes over SMTP." if tries.smtp_in else self._graph_words())
         return ""
 
+    def _consent(self, deciding: Token) -> str:
+        """For other identities than an app registration the tokens room knows the place."""
+        if isinstance(self.upstream.credential, UserLogin | ManagedIdentity):
+            return " ".join(one.remedy for one in judge(deciding, self.upstream) if one.remedy)
+        return _consent(self.upstream, self.choice or Choice.SMTP)
+
     def _graph_words(self) -> str:
         fine = "Mail.Send only is fine: Graph will be used, and SMTP needs no right. "
         only = fine if self.choice is Choice.GRAPH and self.upstream.transport == "auto" else ""
         large = " Messages over about 3 MB need Mail.ReadWrite as well (large attachments, scans)."
-        return f"{only}Mail goes over Graph." + ("" if "Mail.ReadWrite" in _roles(self.graph) else large)
+        return f"{only}Mail goes over Graph." + ("" if "Mail.ReadWrite" in granted(self.graph) else large)
 
 
-def _roles(token: Token | None) -> tuple[str, ...]:
-    return token.roles if token is not None else ()
+def granted(token: Token | None) -> tuple[str, ...]:
+    """The permissions a token carries: an application's, or what a user allowed."""
+    return (*token.roles, *token.scopes) if token is not None else ()
+
+
+def _may(token: Token | None) -> bool:
+    return token is not None and token.may_send
 
 
 def _consent(upstream: Upstream, choice: Choice) -> str:

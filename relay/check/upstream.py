@@ -7,7 +7,6 @@ port does not matter to Graph) is told as soon as the transport is known.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from relay.check.expiry import expiry_step
 from relay.check.graph import Answer, try_mailbox
 from relay.check.logins import Logins
 from relay.check.network import Place, Seen, https_place, reach, resolve, smtp_place
-from relay.check.permissions import Permissions, Tries
+from relay.check.permissions import Permissions, Tries, granted
 from relay.check.smtp import Offer, look
 from relay.clock import Clock
 from relay.deliver.courier import tls_context
@@ -179,7 +178,7 @@ class UpstreamCheck:
 
     def _tell_token(self, kind: Kind, token: Token) -> None:
         minutes = (token.expires - self._clock.now()) / 60
-        shown = ", ".join(token.roles) or "none"
+        shown = ", ".join(granted(token)) or "none"
         self._add(
             kind, Status.OK, f"Entra gave a token, valid for {minutes:.0f} min; permissions in it: {shown}"
         )
@@ -192,7 +191,7 @@ class UpstreamCheck:
             one
             for token in self._tokens.values()
             for one in claims.judge(token, self._upstream)
-            if one.slug in ("tenant", "application", "audience", "delegated", "opaque")
+            if one.slug in ("tenant", "application", "audience", "delegated", "not-delegated", "opaque")
         ]
         if not found:
             up = self._upstream
@@ -239,7 +238,7 @@ class UpstreamCheck:
         """None: without a token nobody can tell."""
         if not self._tokens and self._upstream.transport == "auto":
             return None
-        return choose(self._upstream.transport, smtp.roles if smtp else (), graph.roles if graph else ())
+        return choose(self._upstream.transport, smtp=_may_send(smtp), graph=_may_send(graph))
 
     def _tell_smtp(self, side: tuple[Seen | None, Offer | None], *, needed: bool) -> None:
         seen, offer = side
@@ -295,8 +294,7 @@ class UpstreamCheck:
 
     async def _tell_expiry(self, graph: Token | None, seen: Seen | None) -> None:
         usable = graph if seen is not None and not seen.problem else None
-        now = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC)
-        self._board.add(await expiry_step(self._upstream, usable, now, self._about))
+        self._board.add(await expiry_step(self._upstream, usable, self._clock.now(), self._about))
 
     def _tell_results(
         self,
@@ -353,7 +351,7 @@ class UpstreamCheck:
 
 
 def _may_send(token: Token | None) -> bool:
-    return token is not None and claims.may_send(token)
+    return token is not None and token.may_send
 
 
 _GRAPH_DOES = "Graph will be used"

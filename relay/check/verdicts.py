@@ -9,11 +9,11 @@ from relay.check import catalogue
 from relay.check.contract import Status, Step
 from relay.check.graph import Answer
 from relay.check.powershell import CONNECT, PATIENCE, App, quote
+from relay.deliver.login import USER_REMEDY
 from relay.errors import TokenError
 from relay.message import Outcome, Result
 from relay.settings import Upstream
-from relay.tokens.claims import NEEDED_ROLE
-from relay.tokens.contract import Resource, Token
+from relay.tokens.contract import Token
 from relay.tokens.reasons import APP
 
 REFUSED = frozenset({"authentication-refused", "not-authenticated"})
@@ -24,7 +24,6 @@ OF_THE_NETWORK = frozenset({
     "proxy-authentication", "proxy-failure", "not-entra",
 })  # fmt: skip
 _STEP = re.compile(r"[Ss]teps? (\d)")
-_SMTP_ROLE, _GRAPH_ROLE = NEEDED_ROLE[Resource.SMTP], NEEDED_ROLE[Resource.GRAPH]
 
 
 def app_of(upstream: Upstream, *tokens: Token | None) -> App:
@@ -74,7 +73,12 @@ def login_step(
     temporary = outcome.result is Result.DEFERRED and outcome.reply is not None
     if outcome.code in REFUSED:
         reason = f"Exchange refused the token for {mailbox}."
-        remedy = _refused_remedy(mailbox, app, smtp, others_in=others_in)
+        of_user = bool(smtp.scopes)
+        remedy = (
+            USER_REMEDY.format(mailbox=mailbox)
+            if of_user
+            else _refused_remedy(mailbox, app, smtp, others_in=others_in)
+        )
     else:
         reason = outcome.reason
         remedy = outcome.remedy or "Run relay check again in some minutes."
@@ -99,7 +103,7 @@ def _refused_remedy(mailbox: str, app: App, smtp: Token, *, others_in: bool) -> 
         f"Check: {app.test_scope(mailbox)} (InScope must be True). Mend: {app.assign_role('Application SMTP.SendAsApp')}"
     )
     unknown = f"There is no mailbox {mailbox}. Check: Get-Mailbox -Identity {quote(mailbox)}"
-    if _SMTP_ROLE in smtp.roles:
+    if smtp.may_send:
         causes = [permission, unknown] if others_in else [principal, permission, unknown]
     else:
         causes = [role, unknown] if others_in else [role, principal, unknown]
@@ -151,7 +155,7 @@ def graph_step(answer: Answer, mailbox: str, app: App, token: Token, about: str)
 
 
 def _denied(mailbox: str, app: App, token: Token) -> str:
-    if _GRAPH_ROLE in token.roles:
+    if token.may_send:
         return (
             "A scope in Exchange excludes this mailbox. Check in Exchange Online PowerShell: "
             f"Test-ApplicationAccessPolicy -AppId {quote(app.client_id)} -Identity {quote(mailbox)}; "

@@ -32,7 +32,9 @@ CREDENTIAL = """\
 Step 5 - the secret
   In the application: Certificates & secrets > Client secrets > New client secret. Description: relay. Expires:
   24 months. Add. Copy the column Value at once (not Secret ID): it is shown only now. Note the column Expires.
-  What you paste here is not shown, and goes into a file of its own that only relay may read."""
+  What you paste here is not shown, and goes into a file of its own that only relay may read.
+  (A certificate that relay renews by itself, a managed identity, or a user who signs in once: docs/credentials.md. Name it
+  in the configuration, then run relay setup again: it keeps the credential it finds there.)"""
 
 SETTINGS = """\
 Step 7 - the settings"""

@@ -150,7 +150,7 @@ async def test_all_is_well(tmp_path: Path) -> None:
     async with simulator(tmp_path, permissions={"SMTP.SendAsApp", "Application.Read.All"}) as sim:
         report = await run_check(settings_for(sim, tmp_path))
         assert [one.status for one in report.steps] == ["ok"] * len(report.steps), everything(report)
-        assert "from the app registration" in step(report, "secret-expiry").seen
+        assert "According to the app registration" in step(report, "secret-expiry").seen
         assert report.steps[0].id == "configuration"
         await sim.change(secret_expires=time.time() + 5 * 86400)
         soon = await run_check(settings_for(sim, tmp_path))
@@ -247,6 +247,21 @@ async def test_a_refused_secret_is_asked_for_once(tmp_path: Path) -> None:
     assert step(report, "token-graph").status == "skipped"
     assert step(report, "permissions").status == "skipped"
     assert step(report, LOGIN).status == "skipped"
+
+
+async def test_a_second_credential_stands_in(tmp_path: Path) -> None:
+    """The first is refused, mail flows all the same, and the end of both is looked at."""
+    async with simulator(tmp_path, permissions={"SMTP.SendAsApp"}) as sim:
+        (tmp_path / "next").write_text(sim.state.client_secret)
+        (tmp_path / "next").chmod(0o600)
+        more = "    next_credential: {client_secret: file:next, client_secret_expires: 2020-01-31}"
+        report = await run_check(settings_for(sim, tmp_path, secret="abc~the-old-one", more=more))
+    assert step(report, "token-smtp").status == "ok"
+    assert "and next client secret from file:next" in step(report, "secrets").seen
+    assert failed(report) == ["secret-expiry"]
+    assert "ended on 2020-01-31" in step(report, "secret-expiry").seen
+    shown_nothing_secret(report, "the-old-one")
+    shown_nothing_secret(report, sim.state.client_secret)
 
 
 async def test_what_cannot_be_known_is_not_a_failure(tmp_path: Path) -> None:
