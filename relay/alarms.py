@@ -118,6 +118,7 @@ class Alarms:
             backlog=summary.queued + summary.active,
             limit_per_minute=lane.limiter.limit if lane else 0,
             held=lane is not None and lane.the_hold() is not None,
+            day_used=lane.limiter.day_used(self._clock.now()) if lane else 0.0,
             match=str(getattr(rule.match, "pattern", rule.match)) if rule else "",
             pool=rule.login if rule and len(rule.login) > 1 else (),
         )

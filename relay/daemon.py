@@ -130,6 +130,10 @@ class LiveRouter:
             return self.rules.choose(route, source)
         return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
 
+    def uses(self, lane: str) -> bool:
+        """Whether mail, our own included, can come to that lane."""
+        return self.rules.uses(lane) or self._own.uses(lane)
+
     def identity(self, claim: Claim) -> str:
         """The From address that today's rules give a message."""
         original = claim.header_from[0] if claim.header_from else claim.envelope.sender
@@ -191,6 +195,7 @@ class Daemon:
         await self._listen(self.settings)
         await self._reroute(await self._stray())
         await self.scheduler.start()
+        await self.scheduler.drop_unused(self.router.uses)
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
@@ -286,11 +291,10 @@ class Daemon:
             await self.keeper.rest(pause)
 
     async def _stray(self) -> list[str]:
-        """Lanes whose mail today's rules may want elsewhere: held ones, and those of an upstream that is no more."""
-        known = {one.name for one in self.settings.upstreams}
-        held = {hold.key for hold in await self.spool.holds()}
+        """Lanes whose mail today's rules may want elsewhere: held ones, and those that no rule uses any more."""
+        held = {hold.key.split("|")[0] for hold in await self.spool.holds()}
         names = [summary.lane for summary in await self.spool.lanes()]
-        return [one for one in names if lane_parts(one)[0] not in known or {one, lane_parts(one)[0]} & held]
+        return [one for one in names if not self.router.uses(one) or {one, lane_parts(one)[0]} & held]
 
     async def _reroute(self, lanes: list[str]) -> None:
         moved = await self.spool.reroute(self.router.lane_for, self.clock.now(), lanes=lanes)
@@ -340,6 +344,7 @@ class Daemon:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
+        await self.scheduler.drop_unused(self.router.uses)
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
@@ -364,7 +369,7 @@ class Daemon:
             for tokens in self.tokens.values():
                 tokens.retry_now()
             lanes = [str(lane) for lane in payload.get("lanes", [])]
-            await self.scheduler.refresh(lanes, probe_now=bool(payload.get("probe")))
+            await self.scheduler.refresh(lanes, probe_now=do == "release")
             return {}
         if do == "reload":
             try:

@@ -64,6 +64,20 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
     }
 
 
+def hold_row(hold: Hold) -> dict[str, Any]:
+    """One hold of the report: also those that keep a sender's or single messages of a lane that is open."""
+    return {
+        "scope": hold.scope,
+        "key": hold.key,
+        "code": hold.code,
+        "reason": hold.reason,
+        "remedy": hold.remedy or None,
+        "evidence": hold.evidence or None,
+        "since": iso(hold.since),
+        "next_probe": iso(hold.next_probe) if hold.next_probe is not None else None,
+    }
+
+
 def _drain(backlog: int, health: LaneHealth) -> int | None:
     """Seconds until the backlog is gone at the limit's rate; None while held or without a limit to reckon by."""
     if not backlog:
@@ -130,6 +144,7 @@ async def report(
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health)) - set(names))
     stats = await spool.stats()
+    holds = await spool.holds()
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,
@@ -138,6 +153,7 @@ async def report(
             lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name))
             for name in names
         ],
+        "holds": [hold_row(one) for one in holds],
         "tokens": token_rows(tokens),
         "credentials": await asyncio.to_thread(
             _credentials, settings, now or time.time(), choices or {}, ends or {}

@@ -91,7 +91,7 @@ def tell_daemon(settings: Settings, lanes: list[str]) -> None:
     from relay.errors import ControlError
 
     try:
-        ask(settings, "release", lanes=lanes, probe=True, timeout=10.0)
+        ask(settings, "release", lanes=lanes, timeout=10.0)
     except ControlError:
         return
     say("relay: the running relay tries mail that it holds again, now")

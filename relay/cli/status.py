@@ -52,6 +52,8 @@ def show(shape: Shape) -> None:
     _lanes(shape.get("lanes", ()))
     for lane in shape.get("lanes", ()):
         _trouble(lane)
+    for hold in shape.get("holds", ()):
+        _apart(hold)
     _tokens(shape.get("tokens", ()))
     _credentials(shape.get("credentials", ()))
     _spool(shape.get("spool") or {})
@@ -92,6 +94,20 @@ def _trouble(lane: Shape) -> None:
     typer.echo(f"  why:    {visible(str(lane['reason']))}")
     if lane.get("remedy"):
         typer.echo(f"  remedy: {visible(str(lane['remedy']))}")
+
+
+def _apart(hold: Shape) -> None:
+    """Mail that is held although its lane is open: one sender's, or single messages. Lanes say their own holds."""
+    if hold.get("scope") not in ("sender", "message"):
+        return
+    name = visible(str(hold.get("key")).replace("|", ": ", 1))
+    whose = "mail of one sender" if hold["scope"] == "sender" else "some messages"
+    typer.echo(f"\n{name}: {whose} held since {local(hold.get('since'))}")
+    typer.echo(f"  why:    {visible(str(hold.get('reason')))}")
+    if hold.get("evidence"):
+        typer.echo(f"  said:   {visible(str(hold['evidence']))}")
+    if hold.get("remedy"):
+        typer.echo(f"  remedy: {visible(str(hold['remedy']))}")
 
 
 def _tokens(tokens: Sequence[Shape]) -> None:

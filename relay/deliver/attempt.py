@@ -150,7 +150,11 @@ class Attempt:
         first = next(iter(outcomes.values()))
         if first.result is not Result.SENT or len(outcomes) > 1:
             outcomes = {address: self._once_more(outcome) for address, outcome in outcomes.items()}
-        return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes, parcel))
+        details = self._details(rewritten, outcomes, parcel)
+        left = sum(one.address not in outcomes for one in self._claim.envelope.recipients)
+        if left:
+            details["left"] = f"{left} recipients wait for their turn under the mailbox's limits"
+        return Report(outcomes, beyond(outcomes), details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
         """Some refusals are believed only when they come twice."""

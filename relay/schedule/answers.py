@@ -42,7 +42,10 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
         # some of it is with Exchange: we keep the rest, since sending all again would duplicate
         return dataclasses.replace(done, keep=True), _first(outcomes, Result.SENT)
     done = dataclasses.replace(done, withdraw=True, notices=(), hold_key=None)
-    if outcomes and all(one.result is Result.FAILED for one in outcomes):
+    left = len({one.address for one in claim.envelope.recipients}) > len(
+        outcomes
+    )  # over by the limits: not tried
+    if outcomes and not left and all(one.result is Result.FAILED for one in outcomes):
         return done, _permanent(outcomes[0])
     if not outcomes:
         return done, _temporary(done.details.get("reason", "Exchange does not take it now"))

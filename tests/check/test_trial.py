@@ -84,7 +84,7 @@ async def test_held_mail_goes_on_after_a_good_check(tmp_path: Path) -> None:
             good, lanes = await check_with_lanes(settings)
             assert good.ok
             assert lanes == [f"Microsoft 365/{MAILBOX}"]
-            await asyncio.to_thread(ask, settings, "release", lanes=lanes, probe=True)
+            await asyncio.to_thread(ask, settings, "release", lanes=lanes)
             assert await sim.wait_for_messages(1, 20)
         finally:
             await daemon.stop(5.0)

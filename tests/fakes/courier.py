@@ -33,6 +33,8 @@ class FakeConnection:
         self._courier.progress.set()
         await self._courier.gate.wait()
         self._courier.under_way -= 1
+        self._courier.tried.append(claim)
+        self._courier.progress.set()
         answer = self._courier.answer(claim)
         report = (
             answer
@@ -64,6 +66,7 @@ class FakeCourier:
         self.most_open = 0
         self.under_way = 0
         """Messages being submitted."""
+        self.tried: list[Claim] = []
         self.sent: list[Claim] = []
         self.gate = asyncio.Event()
         self.gate.set()

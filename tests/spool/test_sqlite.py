@@ -18,6 +18,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.spool import FAILED, LANE, SENT, accept, new_message, spool_settings
 from tests.spool.suite import (
     HeldRecipients,
+    HeldTime,
     NoticesAndAnswers,
     SpoolSuite,
     claim_one,
@@ -54,7 +55,7 @@ async def make(tmp_path):
         await spool.close()
 
 
-class TestSqlite(SpoolSuite, NoticesAndAnswers, HeldRecipients):
+class TestSqlite(SpoolSuite, NoticesAndAnswers, HeldRecipients, HeldTime):
     """The common suite."""
 
 
