@@ -11,6 +11,7 @@ import asyncio
 import re
 import smtplib
 import time
+from collections.abc import Mapping
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import formatdate, make_msgid
@@ -188,14 +189,27 @@ async def _carry(
     except Trouble as trouble:
         return trouble.outcome, ""
     try:
-        report = await connection.submit(claim, content, _nothing)
+        report = await connection.submit(claim, content, OneMessage())
     finally:
         await connection.close()
     return next(iter(report.outcomes.values())), connection.transport
 
 
-async def _nothing() -> None:
-    """There is no spool entry whose attempt could be written down."""
+class OneMessage:
+    """`relay.deliver.contract.Begin` of the one message: no spool entry whose attempt could be written down."""
+
+    def room(self, recipients: int) -> int:
+        """All of them: there is one."""
+        return recipients
+
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        """Nothing is kept."""
+
+    def crowded(self, most: int) -> None:
+        """One recipient is never too many."""
+
+    async def __call__(self) -> None:
+        """Nothing to write down."""
 
 
 def _told(outcome: Outcome, transport: str) -> Step:
