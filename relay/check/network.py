@@ -73,15 +73,12 @@ async def resolve(upstream: Upstream, places: list[Place]) -> dict[str, Seen]:
 
 
 async def _resolve(host: str, port: int, seconds: float) -> Seen:
-    remedy = f"Check the spelling of {host}, and this machine's DNS servers: nslookup {host}"
     try:
         rows = await in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), seconds)
     except TimeoutError:
-        return Seen(
-            f"{host}: timed out, the name server did not answer within {seconds:g} s", "dns-timeout", remedy
-        )
+        return Seen(f"{host}: timed out, the name server did not answer within {seconds:g} s", "dns-timeout")
     except OSError as error:
-        return Seen(f"{host}: {brief(error)}", "dns-failure", remedy)
+        return Seen(f"{host}: {brief(error)}", "dns-failure")
     addresses = sorted({str(row[4][0]) for row in rows})
     return Seen(f"{host}: {', '.join(addresses[:3])}")
 

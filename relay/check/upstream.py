@@ -91,7 +91,11 @@ class UpstreamCheck:
         bad = {host: one for host, one in seen.items() if one.problem}
         self._unresolved = set(bad)
         words = "; ".join(one.words for one in (bad or seen).values())
-        remedy = " ".join(one.remedy for one in bad.values())
+        remedy = (
+            f"Check the spelling of {', '.join(bad)}, and this machine's DNS servers: nslookup {next(iter(bad))}"
+            if bad
+            else ""
+        )
         self._add(catalogue.DNS, Status.FAIL if bad else Status.OK, words, remedy)
 
     async def _reach(self, kind: Kind, *, tls: bool) -> Seen | None:

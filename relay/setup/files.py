@@ -52,7 +52,8 @@ def write(
         file.parent.mkdir(parents=True, exist_ok=True)
         with _secret_written(_beside(file, secret_name), secret):
             fresh = not file.exists()
-            edit.store(file, new)
+            if new != text:
+                edit.store(file, new)
             if fresh:
                 _give_to_service(file)
     except OSError as error:
