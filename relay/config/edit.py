@@ -319,20 +319,24 @@ def _replace(file: Path, content: bytes) -> None:
     try:
         facts = file.stat()
     except FileNotFoundError:
-        facts = None
-    if facts is not None:
-        _write(file.with_name(file.name + ".bak"), file.read_bytes(), facts)
-    _write(file, content, facts)
+        return write_whole(file, content)
+    mode = stat.S_IMODE(facts.st_mode)
+    write_whole(file.with_name(file.name + ".bak"), file.read_bytes(), mode=mode, owner=facts)
+    return write_whole(file, content, mode=mode, owner=facts)
 
 
-def _write(file: Path, content: bytes, like: os.stat_result | None) -> None:
-    """Beside it, then renamed over it; what went wrong leaves nothing behind."""
+def write_whole(
+    file: Path, content: bytes, *, mode: int = 0o600, owner: os.stat_result | None = None
+) -> None:
+    """Make this the file's content at once or not at all: beside it, synced, renamed over it.
+
+    ``owner``: whose it is; None: ours. Raises OSError, and leaves nothing behind then.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
     try:
         with os.fdopen(handle, "wb") as opened:
             opened.write(content)
-            if like is not None:
-                _keep_owner(opened.fileno(), like)
+            _own(opened.fileno(), mode, owner)
             opened.flush()
             os.fsync(opened.fileno())
         Path(name).replace(file)
@@ -343,15 +347,15 @@ def _write(file: Path, content: bytes, like: os.stat_result | None) -> None:
     _sync_folder(file.parent)
 
 
-def _keep_owner(handle: int, like: os.stat_result) -> None:
+def _own(handle: int, mode: int, owner: os.stat_result | None) -> None:
     if os.name != "posix":
         return
     now = os.fstat(handle)
-    if (now.st_uid, now.st_gid) != (like.st_uid, like.st_gid):
+    if owner is not None and (now.st_uid, now.st_gid) != (owner.st_uid, owner.st_gid):
         os.fchown(
-            handle, like.st_uid, like.st_gid
+            handle, owner.st_uid, owner.st_gid
         )  # refused: better not at all than unreadable for its owner
-    os.fchmod(handle, stat.S_IMODE(like.st_mode))
+    os.fchmod(handle, mode)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -364,4 +368,4 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["KeyPath", "change", "read", "store"]
+__all__ = ["KeyPath", "change", "read", "store", "write_whole"]

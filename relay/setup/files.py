@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -94,28 +93,16 @@ def _secret_written(file: Path, secret: str | None) -> Iterator[None]:
 
 
 def _private(file: Path, content: bytes) -> None:
-    """Mode 0600 from the first octet on; a temporary file beside it, synced, renamed."""
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        _give_to_service(Path(name), like=file)
-        Path(name).replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+    """Mode 0600 from the first octet on, whatever it had before; its owner stays."""
+    facts = file.stat() if file.exists() else None
+    edit.write_whole(file, content, owner=facts)
+    if facts is None:
+        _give_to_service(file)
 
 
-def _give_to_service(file: Path, like: Path | None = None) -> None:
-    """Written by root, a file must be readable for the account that the service runs as, and for nobody else."""
+def _give_to_service(file: Path) -> None:
+    """Written by root, a new file must be readable for the account that the service runs as, and for nobody else."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return
-    if like is not None and like.exists():
-        facts = like.stat()
-        os.chown(file, facts.st_uid, facts.st_gid)
         return
     import pwd
 
