@@ -42,12 +42,6 @@ UPCOMING = (
         lambda settings: any(upstream.client_secret_expires for upstream in settings.upstreams),
         "reminders arrive with a later release; note the day elsewhere as well",
     ),
-    Upcoming(
-        "web",
-        "warn",
-        lambda settings: settings.web is not None,
-        "the administrator's page arrives with a later release; until then nothing listens there",
-    ),
 )
 
 
