@@ -20,6 +20,7 @@ from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
+from relay.pages import Pages, Rooms
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.lane import Lane
@@ -170,6 +171,18 @@ class Daemon:
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
+        self.pages = Pages(
+            Rooms(
+                settings=lambda: self.settings,
+                spool=self.spool,
+                router=lambda: self.router.rules,
+                status=self.status,
+                health=self.health,
+                reload=self.reload,
+                answer=self.answer,
+                now=self.clock.now,
+            )
+        )
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -195,12 +208,14 @@ class Daemon:
         self._spawn(self._watch_alarms())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
+        await self.pages.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(
+            self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
             self.alarms.stop(min(seconds, 5.0)),
@@ -326,6 +341,7 @@ class Daemon:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
+        await self.pages.update()
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}

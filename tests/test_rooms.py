@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},
+    "pages": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),
@@ -47,10 +48,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 DOORS: dict[str, set[str]] = {
     "aiosmtpd": {"accept"},
-    "argon2": {"accept", "cli"},  # the listener checks hashes, `relay password` makes them
+    "argon2": {
+        "accept",
+        "cli",
+        "web",
+    },  # listener and page check hashes, `relay password` and the page make them
     "aiosmtplib": {"deliver"},
     "aiohttp": {"deliver", "web", "simulator", "alert"},
     "jinja2": {"web"},
+    "markupsafe": {"web"},  # jinja's own escaping
     "msal": {"tokens"},
     "requests": {"tokens"},  # msal's own HTTP library, given time-outs and the extra CA
     "cryptography": {"tokens", "simulator"},

@@ -17,7 +17,11 @@ from relay.web.views import activity, entry, message, overview, queue, senders, 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN = ("/login", "/first/", "/static/", "/healthz")
 """What needs no password."""
-_MESSAGES = {404: "There is no such page.", 405: "This page does not take that.", 413: "That is too much at once."}
+_MESSAGES = {
+    404: "There is no such page.",
+    405: "This page does not take that.",
+    413: "That is too much at once.",
+}
 
 
 def build(page: Page) -> web.Application:
@@ -49,7 +53,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise  # the browser has gone
     except Exception as error:
         events.trouble(where="web", what=f"unexpected error on {request.path}: {error!r}", error=error)
-        return trouble(request, 500, "Something went wrong inside relay.", "The log of relay says what it was.")
+        return trouble(
+            request, 500, "Something went wrong inside relay.", "The log of relay says what it was."
+        )
 
 
 @web.middleware

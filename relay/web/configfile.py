@@ -21,7 +21,7 @@ KeyPath = tuple[str | int, ...]
 Changes = Mapping[KeyPath, object]
 REFERENCES = ("env:", "file:", "credential:", "keyring:")
 """How a secret value that stands elsewhere begins."""
-_SECRET_FILE = "client-secret"  # noqa: S105: a file's name
+_FILE = "client-secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _secret_place(draft: Draft) -> tuple[Path, str]:
 
 
 def _numbered(number: int) -> str:
-    return _SECRET_FILE if number == 1 else f"{_SECRET_FILE}-{number}"
+    return _FILE if number == 1 else f"{_FILE}-{number}"
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from relay.config.faults import ConfigError
 from relay.config.validate import path_of
 
 KeyPath = tuple[str | int, ...]
+_IS_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+"""Written as a number, without quotes: how a person would write it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ def changes(
         elif field.kind == "list":
             wanted[(*at, *field.key)] = parts(after)
         else:
-            wanted[(*at, *field.key)] = after
+            wanted[(*at, *field.key)] = int(after) if _IS_NUMBER.fullmatch(after) else after
     return wanted
 
 

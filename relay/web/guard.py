@@ -22,7 +22,7 @@ HEADERS = {
     "Content-Security-Policy": _POLICY,
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # not no-referrer: browsers then send `Origin: null` with our own forms
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -92,7 +92,10 @@ def check_origin(request: web.Request) -> None:
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         raise Refused("The form was sent by another site's page.")
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and origin.partition("://")[2].lower() != request.headers.get(hdrs.HOST, "").lower():
+    if (
+        origin is not None
+        and origin.partition("://")[2].lower() != request.headers.get(hdrs.HOST, "").lower()
+    ):
         raise Refused("The form was sent by another site's page.")
 
 

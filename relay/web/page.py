@@ -76,7 +76,9 @@ def text(request: web.Request, name: str, limit: int = 4096) -> str:
 def fields(request: web.Request, name: str, limit: int = 4096) -> list[str]:
     """All values of one field; one empty text when it is not there."""
     given: list[str] = request[FORM].get(name, [""])
-    return ["".join(char for char in one if char.isprintable() or char in "\n\t").strip()[:limit] for one in given]
+    return [
+        "".join(char for char in one if char.isprintable() or char in "\n\t").strip()[:limit] for one in given
+    ]
 
 
 def asked(request: web.Request, name: str, limit: int = 500) -> str:

@@ -66,7 +66,12 @@ class Savings:
         return self._all.get(saving_id)
 
     def begin(
-        self, title: str, back: str, draft: Draft | None, upstream: Upstream | None, typed: dict[str, Any] | None = None
+        self,
+        title: str,
+        back: str,
+        draft: Draft | None,
+        upstream: Upstream | None,
+        typed: dict[str, Any] | None = None,
     ) -> Saving:
         """Start checking, and storing when all is well."""
         saving = Saving(secrets.token_urlsafe(12), title, back, draft, upstream, typed or {})
@@ -82,7 +87,9 @@ class Savings:
         """Store it although a check failed."""
         if saving.may_insist:
             saving.running = True
-            await self._store(saving, "Stored, as you insisted. It is in force, and the failed steps above remain.")
+            await self._store(
+                saving, "Stored, as you insisted. It is in force, and the failed steps above remain."
+            )
             saving.running = False
 
     async def stop(self) -> None:
@@ -103,7 +110,9 @@ class Savings:
 
     async def _work(self, saving: Saving) -> None:
         if saving.draft is not None:
-            saving.steps.append(Step("form", "The settings are complete and fit together", 7, Status.OK, _seen(saving)))
+            saving.steps.append(
+                Step("form", "The settings are complete and fit together", 7, Status.OK, _seen(saving))
+            )
         if saving.upstream is not None:
             known = len(saving.steps)
             report = await self._desk.check(saving.upstream, saving.steps.append)
@@ -118,9 +127,11 @@ class Savings:
                 return
         if saving.draft is None:
             saving.outcome = "warn" if saving.counts["warn"] else "ok"
-            saving.said = "The check is done; what is marked as a warning works, but look at it." if saving.counts[
-                "warn"
-            ] else "Everything works."
+            saving.said = (
+                "The check is done; what is marked as a warning works, but look at it."
+                if saving.counts["warn"]
+                else "Everything works."
+            )
             return
         await self._store(saving, "Stored and in force.")
 

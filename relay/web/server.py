@@ -50,14 +50,16 @@ class WebServer:
     def url(self) -> str:
         """What to type into a browser on this machine."""
         host = self.settings.host
-        host = "localhost" if host in ("0.0.0.0", "::", "127.0.0.1", "::1", "") else host  # noqa: S104
+        host = "localhost" if host in ("0.0.0.0", "::", "") else host  # noqa: S104
         name = f"[{host}]" if ":" in host else host
         return f"{'https' if self._page.secure else 'http'}://{name}:{self.address[1]}/"
 
     async def start(self) -> None:
         """Listen. Raises OSError (the address is taken) or ssl.SSLError (no usable certificate)."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.settings.host, self.settings.port, ssl_context=_context(self.settings))
+        site = web.TCPSite(
+            self._runner, self.settings.host, self.settings.port, ssl_context=_context(self.settings)
+        )
         try:
             await site.start()
         except BaseException:
