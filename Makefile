@@ -2,6 +2,8 @@
 # make test   everything that is checked: lint, types, tests
 PYTHON ?= python3
 BIN := .venv/bin
+# tests wait more than they compute: a few at once, also on two cores
+WORKERS ?= 3
 PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
 SOURCES := $(wildcard relay tests benchmarks)
@@ -22,7 +24,7 @@ demo: setup
 	@$(BIN)/relay demo
 
 test: setup tools lint types
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 # the mail programs that the journeys are sent with; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it

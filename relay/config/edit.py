@@ -148,7 +148,7 @@ def _as_read(value: object) -> Any:
     if isinstance(value, str):
         return value
     if render.is_list(value):
-        return [_as_read(one) for one in value]  # type: ignore[attr-defined]
+        return [_as_read(one) for one in value]
     return None if value is None else render.text_of(value)
 
 

@@ -49,11 +49,11 @@ def tree(text: str) -> Node | None:
     stack: list[Node] = []
     root: Node | None = None
     # the pure Python parser: the C one counts octets in its marks, and a configuration is short
-    events: Iterator[Any] = yaml.parse(text, Loader=yaml.SafeLoader)
-    for event in events:
+    for event in _events(text):
         if isinstance(event, yaml.CollectionEndEvent):
-            done = stack.pop()
-            done.end = event.end_mark.index if done.flow else _content_end(done)
+            done, mark = stack.pop(), event.end_mark
+            assert mark is not None
+            done.end = mark.index if done.flow else _content_end(done)
             continue
         node = _node(event, text)
         if node is None:
@@ -65,6 +65,10 @@ def tree(text: str) -> Node | None:
         if isinstance(event, yaml.CollectionStartEvent):
             stack.append(node)
     return root
+
+
+def _events(text: str) -> Iterator[Any]:
+    yield from yaml.parse(text, Loader=yaml.SafeLoader)
 
 
 def _node(event: Any, text: str) -> Node | None:

@@ -10,7 +10,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -76,7 +76,7 @@ def inline(value: object) -> bool:
     return True
 
 
-def is_list(value: object) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether it is written as a list."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 

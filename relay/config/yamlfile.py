@@ -22,6 +22,7 @@ MAX_DEPTH = 40
 """Levels of nesting; the deepest key of the model sits at five."""
 MAX_NODES = 200_000
 """Values after aliases are followed: a file of 1 MB without aliases stays under it in practice."""
+_TOO_DEEP, _DEEPEST = "the file is nested too deeply", "a configuration has at most five levels"
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULLS = frozenset({"", "~", "null", "Null", "NULL"})
@@ -119,6 +120,8 @@ def _syntax_fault(error: yaml.YAMLError, text: str, source: str) -> Fault:
     problem = printable(
         str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it is broken"), 120
     )
+    if "nesting depth" in problem:  # libyaml's own bound, lower than ours where it is newer
+        return Fault("", line, _TOO_DEEP, _DEEPEST, source)
     remedy = "check the indentation, the colons and the quotes at this line and the one above"
     lines = text.splitlines()
     if line is not None and line <= len(lines) and "\t" in lines[line - 1]:
@@ -176,9 +179,7 @@ class _Builder:
         self._place(node)
         self._open.append((node, anchor))
         if len(self._open) > MAX_DEPTH:
-            raise _Unusable(
-                "the file is nested too deeply", "a configuration has at most five levels", node.line
-            )
+            raise _Unusable(_TOO_DEEP, _DEEPEST, node.line)
 
     def _place(self, node: _Node) -> None:
         if self._open:

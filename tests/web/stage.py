@@ -35,7 +35,7 @@ listeners:
 senders:
   - match: "*@scanners.local"  # every device on the second floor
     from: scans@contoso.com
-  - {{match: erp@legacy.local, from: reports@contoso.com, login: [reports@contoso.com, alerts@contoso.com]}}
+  - {{match: erp@legacy.local, from: reports@contoso.com}}
 spool: {{url: "sqlite:///{folder}/spool.db"}}
 web: {{bind: "127.0.0.1:{port}"}}
 """
