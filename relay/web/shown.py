@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 _HERE = Path(__file__).parent
 _KEPT = frozenset("\n\t")
+_BREAKS = re.compile(r"([@.])")
 STATIC = {
     "style.css": "text/css",
     "relay.js": "text/javascript",
@@ -64,6 +66,15 @@ def when(value: float | str | None, form: str = "%Y-%m-%d %H:%M:%S") -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(exact, then.strftime(form))
 
 
+def soft(text: str) -> Markup:
+    """An address that breaks behind its ``@`` and its dots before it breaks anywhere else."""
+    return Markup("").join(
+        Markup(one + "<wbr>") if one in ("@", ".") else escape(one)
+        for one in _BREAKS.split(plain(text))
+        if one
+    )
+
+
 def octets(size: float | None) -> str:
     """``512 B``, ``8.0 MB`` (powers of 1024)."""
     if size is None:
@@ -89,6 +100,12 @@ def duration(seconds: float | None) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def age(value: float | str | None, now: float) -> str:
+    """How long ago a time is; empty for None."""
+    then = moment(value)
+    return duration(now - then.timestamp()) if then is not None else ""
 
 
 def number(value: float | None) -> str:
@@ -125,7 +142,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.filters.update(when=when, octets=octets, duration=duration, number=number)
+    made.filters.update(when=when, soft=soft, age=age, octets=octets, duration=duration, number=number)
     made.globals.update(static_url=static_url, plural=plural)
     return made
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import smtplib
+import subprocess
 import tempfile
 from email.message import EmailMessage
 from pathlib import Path
@@ -22,6 +24,7 @@ def main() -> None:
         stage, browser = Stage(Path(name)), None
         try:
             stage.fill(QUEUED)
+            stage.microsoft.change(smtp_auth_disabled_mailboxes=["scans@contoso.com"])
             link = stage.start()
             browser = Chromium(Path(name) / "profile")
             Photographer(stage, browser).run(link)
@@ -56,8 +59,7 @@ class Photographer:
         self.save_with_a_wrong_secret()
 
     def trouble(self) -> None:
-        """One mailbox may not send as what a rule says, and one sender's mail is delivered."""
-        self.stage.microsoft.change(smtp_auth_disabled_mailboxes=["scans@contoso.com"])
+        """The administrator has switched one mailbox off; the others deliver."""
         for sender, subject in (
             ("scanner-3@scanners.local", "Scan 2026-11-26, 12 pages"),
             ("erp@legacy.local", "Invoices of November"),
@@ -108,6 +110,10 @@ class Photographer:
         """One picture, small enough to be kept."""
         path = OUT / f"{name}.png"
         self.browser.picture(path, whole=whole)
+        if (smaller := shutil.which("pngquant")) is not None:
+            subprocess.run(
+                [smaller, "--force", "--skip-if-larger", "--strip", "--output", path, "64", path], check=True
+            )
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1024:.0f} kB")
 
 

@@ -42,17 +42,18 @@ async def overview(request: web.Request) -> web.Response:
     """The page; its middle part alone for live updates."""
     desk = page_of(request).desk
     status, health = await desk.status(), await desk.health()
-    lanes = status["lanes"]
+    lanes, holds = status["lanes"], await desk.spool.holds()
     facts: dict[str, Any] = {
         "sentence": sentence(lanes, health),
         "lanes": lanes,
         "charts": {lane_of(one): _chart(desk.rates(lane_of(one)), one) for one in lanes},
         "lane_of": lane_of,
-        "holds": [(hold, _waiting(hold, lanes)) for hold in await desk.spool.holds()],
+        "told": {hold.key for hold in holds if hold.scope != "sender"},
+        "holds": [(hold, _waiting(hold, lanes)) for hold in holds],
         "troubles": desk.troubles()[:_TROUBLES],
         "credentials": [_credential(one, desk.now()) for one in status["credentials"]],
         "transports": status.get("transports", []),
-        "status": status,
+        "report": status,
     }
     if LIVE in request.headers:
         return fragment(request, "overview_live.html", **facts)
