@@ -51,10 +51,10 @@ class Page:
 
 
 PAGE: web.AppKey[Page] = web.AppKey("page", Page)
-SESSION = "relay.session"
-"""Key of a request: its `Session`, when somebody is signed in."""
-FORM = "relay.form"
-"""Key of a request: the fields of the form it sent, a list of values by name."""
+SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
+"""Who is signed in, when somebody is."""
+FORM: web.RequestKey[dict[str, list[str]]] = web.RequestKey("form", dict[str, list[str]])
+"""The fields of the form that was sent, a list of values by name."""
 
 
 def page_of(request: web.Request) -> Page:
@@ -64,8 +64,7 @@ def page_of(request: web.Request) -> Page:
 
 def session_of(request: web.Request) -> Session | None:
     """Who is signed in, if anybody."""
-    session: Session | None = request.get(SESSION)
-    return session
+    return request.get(SESSION)
 
 
 def text(request: web.Request, name: str, limit: int = 4096) -> str:
@@ -75,7 +74,7 @@ def text(request: web.Request, name: str, limit: int = 4096) -> str:
 
 def fields(request: web.Request, name: str, limit: int = 4096) -> list[str]:
     """All values of one field; one empty text when it is not there."""
-    given: list[str] = request[FORM].get(name, [""])
+    given = request[FORM].get(name, [""])
     return [
         "".join(char for char in one if char.isprintable() or char in "\n\t").strip()[:limit] for one in given
     ]

@@ -171,7 +171,7 @@ async def test_all_clients_together_are_limited_too():
     gate = Gate(time)
     tried = 0
     with pytest.raises(TooMany):
-        for tried in range(100):  # noqa: B007
+        for tried in range(100):
             await gate.check(f"10.0.0.{tried}", "wrong", hashed())
     assert tried == 30
     time.now += 61
