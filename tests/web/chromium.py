@@ -50,6 +50,10 @@ class Chromium:
         self.requests: list[str] = []
         self.console: list[str] = []
         self.size(*DESKTOP)
+        self.driver.get("about:blank")
+        self.listen()
+        self.requests.clear()  # of the browser's own first page
+        self.console.clear()
 
     def close(self) -> None:
         """End it."""
@@ -138,13 +142,15 @@ class Chromium:
         )
         return found
 
-    def axe(self) -> list[dict[str, Any]]:
-        """Serious and critical findings of axe-core on this page."""
+    def axe(self, *rules: str) -> list[dict[str, Any]]:
+        """Serious and critical findings of axe-core on this page; of these rules alone, when some are named."""
         assert AXE.exists(), "axe-core is missing: run `make tools`"
-        self.driver.execute_script(AXE.read_text(encoding="utf-8"))
+        self.driver.execute_script("if (!window.axe) {" + AXE.read_text(encoding="utf-8") + "}")
         found = self.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1];"
-            "axe.run(document, {resultTypes: ['violations']}).then((r) => done(r.violations), (e) => done(String(e)))"
+            "const [rules, done] = arguments, only = rules.length ? {runOnly: {type: 'rule', values: rules}} : {};"
+            "axe.run(document, {resultTypes: ['violations'], preload: false, ...only})"
+            ".then((r) => done(r.violations), (e) => done(String(e)))",
+            list(rules),
         )
         assert isinstance(found, list), found
         return [
@@ -161,7 +167,7 @@ class Chromium:
                 self.requests.append(message["params"]["request"]["url"])
         for line in self.driver.get_log("browser"):
             # an answer such as 403 or 422 to a form is what the form is for
-            if line["source"] != "network":
+            if line["source"] != "network" and line["level"] in ("WARNING", "SEVERE"):
                 self.console.append(f"{line['level']}: {line['message']}")
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
@@ -180,4 +186,4 @@ def _is_gone(element: WebElement) -> bool:
     return False
 
 
-TAB, ENTER, SPACE = Keys.TAB, Keys.ENTER, Keys.SPACE
+TAB, ENTER, DOWN = Keys.TAB, Keys.ENTER, Keys.ARROW_DOWN
