@@ -1,0 +1,212 @@
+"""What the measurements share: processes, load, the operating system's own figures, and the table at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
+TENANT = "11111111-2222-4333-8444-555555555555"
+
+
+@dataclass
+class Row:
+    """One measured figure. ``ratio`` is ours against the peer's, larger is better unless ``lower`` is set."""
+
+    name: str
+    ours: float
+    peer: float | None
+    unit: str
+    target: str
+    reached: bool
+    note: str = ""
+    peer_name: str = ""
+    runs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours against the peer's."""
+        return self.ours / self.peer if self.peer else None
+
+
+def free_port() -> int:
+    """A port nobody uses just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Ask until the answer is true; the answer. RuntimeError with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"did not happen within {seconds} s: {what}")
+        time.sleep(0.005)
+    return answer
+
+
+class Process:
+    """A program of ours that says its ports in one line of JSON."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen([PYTHON, "-m", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        assert self.process.stdout is not None
+        self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        self.process.terminate()
+        self.process.wait(10)
+
+
+class Sink(Process):
+    """`benchmarks.sink`, and its counters."""
+
+    def __init__(self, certificate: Path) -> None:
+        super().__init__("benchmarks.sink", "--certificate", str(certificate))
+        self.port: int = self.facts["port"]
+
+    def counters(self, word: str = "") -> dict[str, Any]:
+        """Connections, handshakes, logins, messages, octets."""
+        with socket.create_connection(("127.0.0.1", self.facts["control"]), 10) as asking:
+            asking.sendall(word.encode() + b"\n")
+            return json.loads(asking.makefile().readline())
+
+    def wait_for(self, messages: int, seconds: float) -> float:
+        """Until so many messages came; when that was seen, monotonic."""
+        until(lambda: self.counters()["messages"] >= messages, seconds, f"{messages} messages at the sink")
+        return time.monotonic()
+
+
+class Relay:
+    """`relay run` against a simulated Entra ID, delivering to any SMTP port."""
+
+    def __init__(
+        self, folder: Path, simulator: dict[str, Any], upstream: dict[str, Any], **spool: Any
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        env = {key: str(value) for key, value in simulator["env"].items()}
+        self.config = folder / "config.json"  # JSON is YAML
+        self.config.write_text(json.dumps({
+            "upstreams": [{
+                "server_name": "bench", "from_email": env["RELAY_FROM_EMAIL"], "tenant_id": env["RELAY_TENANT_ID"],
+                "client_id": env["RELAY_CLIENT_ID"], "client_secret": env["RELAY_CLIENT_SECRET"],
+                "host": "localhost", "port": int(env["RELAY_PORT"]), "authority": env["RELAY_AUTHORITY"],
+                "graph_url": env["RELAY_GRAPH_URL"], "ca_file": env["RELAY_CA_FILE"], "transport": "smtp", **upstream,
+            }],
+            "listeners": [{"bind": f"127.0.0.1:{self.port}", "limits": {
+                "connections": 6000, "connections_per_client": 6000, "message_size": "100MB"}}],
+            "spool": {"url": f"sqlite:///{folder / 'spool.db'}", "max_size": "100GB", **spool},
+            "log": {"level": "info", "format": "json"},
+        }))  # fmt: skip
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, seconds: float = 60.0) -> float:
+        """Run it until it listens; seconds that took."""
+        began = time.monotonic()
+        with (self.folder / "relay.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [PYTHON, "-m", "relay", "run", "--config", str(self.config)], stderr=log, stdout=log, cwd=ROOT
+            )
+        until(self._listening, seconds, f"relay listens; see {self.folder / 'relay.log'}")
+        return time.monotonic() - began
+
+    def _listening(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+            return probe.recv(3) == b"220"
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError((self.folder / "relay.log").read_text()[-2000:])
+        return False
+
+    def stop(self) -> None:
+        """SIGTERM, and wait."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+
+    def memory(self, what: str = "VmRSS") -> float:
+        """MB resident now (VmRSS), or at most ever (VmHWM), as the kernel counts it; worker processes included."""
+        assert self.process is not None
+        return sum(_memory(pid, what) for pid in family(self.process.pid)) / 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor time used so far, worker processes included."""
+        assert self.process is not None
+        return sum(_cpu(pid) for pid in family(self.process.pid))
+
+
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(int(one) for one in children.read_text().split())] if children.exists() else [pid]
+
+
+def _memory(pid: int, what: str) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith(what)).split()[1])
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def simulator(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
+    """`relay simulator`; what it printed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    running = Process("relay", "simulator", "--dir", str(folder), "--no-keep", *options)
+    try:
+        yield running.facts
+    finally:
+        running.stop()
+
+
+def load(port: int, messages: int, size: int, clients: int, *more: str, timeout: float = 300.0) -> float:
+    """Postfix's smtp-source: a connection per message, from ``clients`` at once. Seconds until all had their 250."""
+    began = time.monotonic()
+    subprocess.run(
+        ["smtp-source", "-m", str(messages), "-s", str(clients), "-l", str(size), "-f", "source@example.org",
+         "-t", "someone@example.net", *more, f"127.0.0.1:{port}"],
+        check=True, timeout=timeout,
+    )  # fmt: skip
+    return time.monotonic() - began
+
+
+def median(values: list[float]) -> float:
+    """The median; figures of single runs are kept beside it."""
+    return statistics.median(values)
+
+
+def show(rows: list[Row], out: Path | None) -> bool:
+    """Print the table, write the JSON; whether every target was reached."""
+    for row in rows:
+        ratio = f"{row.ratio:.2f} x {row.peer_name}" if row.ratio else ""
+        print(
+            f"{row.name:<52} {row.ours:>12,.2f} {row.unit:<6} {ratio:<22} "
+            f"{'ok  ' if row.reached else 'MISS'} target {row.target}  {row.note}"
+        )
+    if out is not None:
+        about = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
+        out.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    return all(row.reached for row in rows)

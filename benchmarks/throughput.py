@@ -1,0 +1,108 @@
+"""Accept, accept and relay, large messages: relay beside Postfix, the same load from smtp-source, in turn, in one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kit import Relay, Row, Sink, free_port, load, median
+from benchmarks.postfix import Postfix
+
+SMALL, CLIENTS = 10 * 1024, 20
+LARGE = 25 * 1024 * 1024
+_NO_LIMITS = {
+    "limits": {"connections": 4, "messages_per_minute": 0, "recipients_per_day": 0, "message_size": "100MB"},
+    "batch_size": 100,
+}
+_TLS_OUT = {
+    "smtp_tls_security_level": "encrypt",
+    "smtp_tls_connection_reuse": "yes",
+    "smtp_tls_loglevel": "0",
+}
+
+
+def _pairs(
+    runs: int, ours: Callable[[int], float], peer: Callable[[int], float]
+) -> tuple[list[float], list[float]]:
+    """In turn, so that a machine that grows slower slows both."""
+    mine, theirs = [], []
+    for run in range(runs):
+        theirs.append(peer(run))
+        mine.append(ours(run))
+    return mine, theirs
+
+
+def _row(name: str, unit: str, target: float, mine: list[float], theirs: list[float]) -> Row:
+    runs = [{"ours": a, "peer": b} for a, b in zip(mine, theirs, strict=True)]
+    ours, peer = median(mine), median(theirs)
+    reached = median([a / b for a, b in zip(mine, theirs, strict=True)]) >= target
+    return Row(name, ours, peer, unit, f"{target:g} x", reached, peer_name="Postfix", runs=runs)
+
+
+def accept(folder: Path, simulator: dict[str, Any], messages: int, runs: int) -> Row:
+    """Accepted and durable: nothing is delivered. Postfix holds at once (its cheapest), ours finds the port closed."""
+
+    def peer(run: int) -> float:
+        held = {"smtpd_client_restrictions": "static:hold", "relayhost": "[127.0.0.1]:9"}
+        with Postfix(folder / f"accept-postfix-{run}", free_port(), held) as postfix:
+            load(postfix.port, 100, SMALL, CLIENTS)
+            return messages / load(postfix.port, messages, SMALL, CLIENTS)
+
+    def ours(run: int) -> float:
+        relay = Relay(folder / f"accept-{run}", simulator, {**_NO_LIMITS, "port": free_port()})
+        try:
+            relay.start()
+            load(relay.port, 100, SMALL, CLIENTS)
+            return messages / load(relay.port, messages, SMALL, CLIENTS)
+        finally:
+            relay.stop()
+
+    return _row("accept, 10 kB, 20 clients, a connection each", "msg/s", 4.0, *_pairs(runs, ours, peer))
+
+
+def relay_through(
+    folder: Path,
+    simulator: dict[str, Any],
+    messages: int,
+    runs: int,
+    size: int = SMALL,
+    clients: int = CLIENTS,
+) -> Row:
+    """Accepted, stored, submitted over TLS and settled: until the sink has them all."""
+    certificate = Path(simulator["directory"]) / "server.pem"
+    weight = size / 1e6 if size > 1e6 else 1.0
+
+    def measured(port: int, sink: Sink) -> float:
+        began = time.monotonic()
+        load(port, messages, size, clients)
+        return messages * weight / (sink.wait_for(messages, 300) - began)
+
+    def peer(run: int) -> float:
+        sink = Sink(certificate)
+        settings = {
+            **_TLS_OUT,
+            "relayhost": f"[127.0.0.1]:{sink.port}",
+            "default_destination_concurrency_limit": "20",
+        }
+        try:
+            with Postfix(folder / f"through-postfix-{size}-{run}", free_port(), settings) as postfix:
+                return measured(postfix.port, sink)
+        finally:
+            sink.stop()
+
+    def ours(run: int) -> float:
+        sink = Sink(certificate)
+        relay = Relay(folder / f"through-{size}-{run}", simulator, {**_NO_LIMITS, "port": sink.port})
+        try:
+            relay.start()
+            return measured(relay.port, sink)
+        finally:
+            relay.stop()
+            sink.stop()
+
+    mine, theirs = _pairs(runs, ours, peer)
+    if size > 1e6:
+        return _row("25 MB messages in and out, 4 clients", "MB/s", 1.0, mine, theirs)
+    return _row("accept, store, submit over TLS, settle; same load", "msg/s", 3.0, mine, theirs)
