@@ -365,7 +365,8 @@ class Daemon:
         if do in ("wake", "release"):
             for tokens in self.tokens.values():
                 tokens.retry_now()
-            await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
+            lanes = [str(lane) for lane in payload.get("lanes", [])]
+            await self.scheduler.refresh(lanes, probe_now=bool(payload.get("probe")))
             return {}
         if do == "reload":
             try:

@@ -28,10 +28,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": set(),
     "alert": {"spool.contract"},
     # `spool.factory` and not only the daemon's door to it: the daemon loads every library, a command should start fast
-    "cli": {"check", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
+    "cli": {"check", "setup", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
             "spool.factory", "tokens.contract"},
     # checks by the same code that runs: what works in a check works in the daemon
     "check": {"config", "tokens", "deliver", "rewrite", "spool.contract", "spool.factory", "control", "accept.tls"},
+    # finds by the check's own means, writes by the config room's
+    "setup": {"check", "config"},
     "web": {"config", "spool.contract", "check.contract"},
     "simulator": set(),
     "demo": {"*"},
@@ -57,7 +59,7 @@ DOORS: dict[str, set[str]] = {
     "requests": {"tokens"},  # msal's own HTTP library, given time-outs and the extra CA
     "cryptography": {"tokens", "simulator", "check"},  # check shows whose certificate stands in between
     "pydantic": {"config"},
-    "pydantic_core": {"config"},
+    "pydantic_core": {"config", "setup"},  # the error that the config room's readers raise
     "keyring": {"config"},
     "yaml": {"config", "cli"},  # read by config, written by `relay config show`
     "typer": {"cli", "simulator"},

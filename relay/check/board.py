@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relay.check.catalogue import rank
-from relay.check.contract import CheckReport, Progress, Status, Step
+from relay.check.contract import CheckReport, Progress, Step
 from relay.settings import Certificate, ClientSecret, Secret, Settings, Upstream
 from relay.tokens.credentials import scrub
 
@@ -39,10 +39,6 @@ class Board:
     def report(self) -> CheckReport:
         """All steps so far, in the guide's order; several of one kind as they were added."""
         return CheckReport(tuple(sorted(self._steps, key=rank)))
-
-    def failed(self, *slugs: str) -> bool:
-        """Whether a step of one of these kinds failed."""
-        return any(step.status is Status.FAIL and step.id.partition(":")[0] in slugs for step in self._steps)
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:

@@ -15,6 +15,9 @@ CONNECT = 10.0
 EXCHANGE = 30.0
 """Seconds for one dialogue: a login, a token, one request to Graph."""
 
+HOST = 15.0
+"""Seconds for this machine's own files, ports and disks."""
+
 T = TypeVar("T")
 
 

@@ -22,6 +22,7 @@ def choose(transport: str, smtp_roles: Iterable[str], graph_roles: Iterable[str]
     """``auto`` follows the permissions; ``smtp`` and ``graph`` decide by themselves."""
     if transport in ("smtp", "graph"):
         return Choice(transport)
+    # SMTP first even where both rights show; delivery goes over to Graph when SMTP refuses
     if NEEDED_ROLE[Resource.SMTP] in smtp_roles:
         return Choice.SMTP
     if NEEDED_ROLE[Resource.GRAPH] in graph_roles:

@@ -6,7 +6,7 @@ from relay.check import catalogue
 from relay.check.contract import Status, Step
 from relay.config import upcoming
 from relay.config.faults import ConfigError
-from relay.settings import Certificate, ClientSecret, FederatedTokenFile, Settings, Upstream
+from relay.settings import Certificate, ClientSecret, FederatedTokenFile, ManagedIdentity, Settings, Upstream
 
 _ABOUT_SECRETS = ("written plainly", "has mode", "secret's ID")
 """What the configuration's warnings about secrets and their files have in common."""
@@ -78,4 +78,4 @@ def _source(upstream: Upstream) -> str:
         return f"certificate {credential.file}"
     if isinstance(credential, FederatedTokenFile):
         return f"federated token {credential.file}"
-    return "managed identity"
+    return "managed identity" if isinstance(credential, ManagedIdentity) else type(credential).__name__

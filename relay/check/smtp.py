@@ -126,10 +126,18 @@ async def _refused(door: Door, seen: Look, trouble: Trouble) -> Offer:
         return Offer(
             words, outcome, f"{INSPECTION.format(host=up.host)} If nothing is in between, check `host`."
         )
+    hides = HIDES.format(host=up.host, port=up.port)
+    if outcome.code in ("connect-timed-out", "timed-out", "connection-lost"):
+        when = "after its greeting" if seen.greeting else "before a greeting"
+        how = (
+            "ended the connection"
+            if outcome.code == "connection-lost"
+            else f"timed out: {up.timeout:g} s of silence"
+        )
+        return Offer(f"{up.host} port {up.port} took the connection, then {when}: {how}", outcome, hides)
     if outcome.code in ("starttls-not-offered", "xoauth2-not-offered", "malformed-reply", "unexpected-reply"):
         greeting = f" Its greeting: {brief(Exception(seen.greeting))}." if seen.greeting else ""
-        remedy = f"{HIDES.format(host=up.host, port=up.port)} {outcome.remedy}"
-        return Offer(words + greeting, outcome, remedy)
+        return Offer(words + greeting, outcome, f"{hides} {outcome.remedy}")
     return Offer(words, outcome, outcome.remedy)
 
 

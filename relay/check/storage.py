@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from relay.check import catalogue
-from relay.check.bounds import brief
+from relay.check.bounds import HOST, brief, in_thread
 from relay.check.contract import Status, Step
 from relay.errors import RelayError
 from relay.settings import SpoolSettings
@@ -25,7 +25,7 @@ async def spool_step(settings: SpoolSettings) -> Step:
     """Tried by writing there, and by opening what is there already; a running daemon is not disturbed."""
     folder = _folder(settings.url)
     if folder is not None:
-        problem = _writable(folder)
+        problem = await in_thread(lambda: _writable(folder), HOST)
         if problem is not None:
             return problem
     try:
@@ -37,7 +37,7 @@ async def spool_step(settings: SpoolSettings) -> Step:
             await spool.close()
     except RelayError as error:
         return catalogue.SPOOL.step(Status.FAIL, str(error), error.remedy)
-    free = _free(folder, stats.free)
+    free = await in_thread(lambda: _free(folder, stats.free), HOST)
     seen = f"{stats.messages} messages wait; {free // _MB} MB are free" + (f" at {folder}" if folder else "")
     remedy = "Free space on this disk, or set `spool.url` to a larger one; when it is full, clients are told to wait."
     if free < LEAST:

@@ -27,7 +27,7 @@ from relay.deliver.courier import tls_context
 from relay.deliver.login import Door
 from relay.errors import TokenError
 from relay.message import Outcome
-from relay.settings import Upstream
+from relay.settings import ManagedIdentity, Upstream
 from relay.tokens import claims
 from relay.tokens.contract import Resource, Token
 from relay.tokens.entra import EntraTokens
@@ -67,6 +67,8 @@ class UpstreamCheck:
         }
         self._unresolved: set[str] = set()
         self.choice: Choice | None = None
+        self._spare = False
+        """Whether Graph stands in when SMTP fails: `transport: auto`, and the app has Mail.Send as well."""
         self.usable: list[str] = []
         """Mailboxes that were let in by the transport that will be used."""
 
@@ -115,16 +117,25 @@ class UpstreamCheck:
 
     async def _token_side(self) -> None:
         kind = catalogue.TCP_TOKEN
-        seen = await self._reach(kind, tls=True)
-        self._tell_reached(kind, self._places[kind], seen, needed=True)
         order = [Resource.GRAPH, Resource.SMTP] if self._upstream.transport == "graph" else list(Resource)
-        if seen is None or seen.problem:
+        if isinstance(self._upstream.credential, ManagedIdentity):
+            self._add(
+                kind, Status.SKIPPED, "not needed: tokens come from this machine's own identity service"
+            )
+            await self._fetch(order)
+        elif await self._token_server_fails():
             for resource in order:
                 self._add(TOKEN_KINDS[resource], Status.SKIPPED, "the sign-in server cannot be reached")
         else:
             await self._fetch(order)
         self._tell_identity()
         self._tell_clock()
+
+    async def _token_server_fails(self) -> bool:
+        kind = catalogue.TCP_TOKEN
+        seen = await self._reach(kind, tls=True)
+        self._tell_reached(kind, self._places[kind], seen, needed=True)
+        return seen is None or seen.problem is not None
 
     async def _fetch(self, order: list[Resource]) -> None:
         """One after the other: the same mistake need not be made twice at Entra."""
@@ -199,22 +210,22 @@ class UpstreamCheck:
 
     async def _decide(self, smtp_side: tuple[Seen | None, Offer | None], graph_seen: Seen | None) -> None:
         smtp, graph = self._tokens.get(Resource.SMTP), self._tokens.get(Resource.GRAPH)
-        known = bool(self._tokens) or self._upstream.transport != "auto"
-        self.choice = (
-            choose(self._upstream.transport, smtp.roles if smtp else (), graph.roles if graph else ())
-            if known
-            else None
-        )
-        graph_only = self.choice is Choice.GRAPH
-        self._tell_smtp(smtp_side, needed=not graph_only)
+        self.choice = self._chosen(smtp, graph)
+        self._spare = self.choice is Choice.SMTP and self._upstream.transport == "auto" and _may_send(graph)
+        self._tell_smtp(smtp_side, needed=self.choice is not Choice.GRAPH and not self._spare)
         place = self._places[catalogue.TCP_GRAPH]
         self._tell_reached(catalogue.TCP_GRAPH, place, graph_seen, needed=self.choice is not Choice.SMTP)
-        logins, answers, _ = await asyncio.gather(
-            self._log_in(smtp, smtp_side),
-            self._try_graph(graph, graph_seen),
-            self._tell_expiry(graph, graph_seen),
-        )
+        expiry = asyncio.create_task(self._tell_expiry(graph, graph_seen))
+        logins = await self._log_in(smtp, smtp_side)
+        answers = await self._try_graph(graph, graph_seen, logins)
+        await expiry
         self._tell_results(smtp, graph, logins, answers)
+
+    def _chosen(self, smtp: Token | None, graph: Token | None) -> Choice | None:
+        """None: without a token nobody can tell."""
+        if not self._tokens and self._upstream.transport == "auto":
+            return None
+        return choose(self._upstream.transport, smtp.roles if smtp else (), graph.roles if graph else ())
 
     def _tell_smtp(self, side: tuple[Seen | None, Offer | None], *, needed: bool) -> None:
         seen, offer = side
@@ -251,14 +262,22 @@ class UpstreamCheck:
             return {}
         return await Logins(await self._door(), token).run(self._mailboxes)
 
-    async def _try_graph(self, token: Token | None, seen: Seen | None) -> dict[str, Answer]:
-        reached = seen is not None and not seen.problem
-        if token is None or not reached or self.choice not in (Choice.GRAPH, Choice.TRY_SMTP):
+    async def _try_graph(
+        self, token: Token | None, seen: Seen | None, logins: dict[str, Outcome | None]
+    ) -> dict[str, Answer]:
+        """Where Graph carries the mail, or will because SMTP does not let in."""
+        if token is None or seen is None or seen.problem or not self._graph_matters(logins):
             return {}
         found: dict[str, Answer] = {}
         for mailbox in self._mailboxes:  # one at a time: Graph counts requests of the app as a whole
             found[mailbox] = await try_mailbox(self._upstream, token, mailbox)
         return found
+
+    def _graph_matters(self, logins: dict[str, Outcome | None]) -> bool:
+        if self.choice is Choice.GRAPH:
+            return True
+        let_in = any(outcome is None for outcome in logins.values())
+        return not let_in and (self._spare or (self.choice is Choice.TRY_SMTP and bool(logins)))
 
     async def _tell_expiry(self, graph: Token | None, seen: Seen | None) -> None:
         usable = graph if seen is not None and not seen.problem else None
@@ -281,20 +300,20 @@ class UpstreamCheck:
             self._board.add(
                 verdicts.permissions_step(
                     self._upstream, self.choice, smtp, graph,
-                    smtp_in=bool(smtp_in), graph_in=bool(graph_in), about=self._about,
+                    smtp_in=bool(smtp_in), graph_in=bool(graph_in), spare=self._spare, about=self._about,
                 )
             )  # fmt: skip
         self._tell_logins(smtp, graph, logins, by_graph=bool(graph_in))
         app = verdicts.app_of(self._upstream, graph, smtp)
         for mailbox, answer in answers.items():
-            if graph is not None and not (smtp_in and self.choice is Choice.TRY_SMTP):
+            if graph is not None:
                 self._board.add(verdicts.graph_step(answer, mailbox, app, graph, self._of(mailbox)))
 
     def _tell_logins(
         self, smtp: Token | None, graph: Token | None, logins: dict[str, Outcome | None], *, by_graph: bool
     ) -> None:
         app = verdicts.app_of(self._upstream, smtp, graph)
-        ready = graph is not None and claims.may_send(graph)
+        ready = _may_send(graph) and not self._spare
         for mailbox in self._mailboxes:
             about = self._of(mailbox)
             if mailbox not in logins or smtp is None:
@@ -304,10 +323,10 @@ class UpstreamCheck:
             step = verdicts.login_step(
                 logins[mailbox], mailbox, app, smtp, about=about, others_in=others, graph_ready=ready
             )
-            if by_graph and step.status is Status.FAIL:
-                step = catalogue.SMTP_LOGIN.step(
-                    Status.OK, f"{step.seen} That is fine: {_GRAPH_DOES}", about=about
-                )
+            if step.status is Status.FAIL and (by_graph or self._spare):
+                seen = f"{step.seen} That does not stop mail: {_GRAPH_DOES}."
+                status, remedy = (Status.WARN, step.remedy) if self._spare else (Status.OK, "")
+                step = catalogue.SMTP_LOGIN.step(status, seen, remedy, about=about)
             self._board.add(step)
 
     def _why_not(self, logins: dict[str, Outcome | None]) -> str:
@@ -322,6 +341,10 @@ class UpstreamCheck:
 
     def _add(self, kind: Kind, status: Status, seen: str, remedy: str = "") -> None:
         self._board.add(kind.step(status, seen, remedy, about=self._about))
+
+
+def _may_send(token: Token | None) -> bool:
+    return token is not None and claims.may_send(token)
 
 
 _GRAPH_DOES = "Graph will be used"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from relay.check import catalogue
 from relay.check.choice import Choice
@@ -19,6 +20,10 @@ from relay.tokens.reasons import APP
 REFUSED = frozenset({"authentication-refused", "not-authenticated"})
 """Exchange's catch-all: it does not say which of several things is missing (facts 1.2)."""
 SLOW_TO_SHOW = frozenset({"smtp-auth-disabled-tenant", "smtp-auth-disabled-mailbox", "login-policy"})
+OF_THE_NETWORK = frozenset({
+    "dns-failure", "connection-refused", "connection-lost", "timed-out", "tls-not-trusted", "tls-failure",
+    "proxy-authentication", "proxy-failure", "not-entra",
+})  # fmt: skip
 _STEP = re.compile(r"[Ss]teps? (\d)")
 _SMTP_ROLE, _GRAPH_ROLE = NEEDED_ROLE[Resource.SMTP], NEEDED_ROLE[Resource.GRAPH]
 
@@ -37,11 +42,17 @@ def filled(remedy: str, upstream: Upstream) -> str:
 def token_failed(kind: catalogue.Kind, error: TokenError, upstream: Upstream, about: str) -> Step:
     """No token: the reason's own words and remedy, and the guide's step it names."""
     seen = f"{error} [{error.code}]" + (f" Entra said: {error.evidence}" if error.evidence else "")
-    place = _STEP.search(error.remedy)
     remedy = filled(error.remedy, upstream)
-    return kind.step(
-        Status.FAIL, seen, remedy, about=about, guide_step=int(place[1]) if place else kind.guide_step
-    )
+    plain = kind.step(Status.FAIL, seen, remedy, about=about)
+    return replace(plain, guide_step=_guide_step(error))
+
+
+def _guide_step(error: TokenError) -> int | None:
+    """The step that the remedy names; the guide's step 0 for the network; None where the guide has none."""
+    named = _STEP.search(error.remedy)
+    if named is not None:
+        return int(named[1])
+    return 0 if error.code in OF_THE_NETWORK else None
 
 
 # logins
@@ -155,15 +166,17 @@ def _denied(mailbox: str, app: App, token: Token) -> str:
 
 def permissions_step(
     upstream: Upstream, choice: Choice, smtp: Token | None, graph: Token | None, *, smtp_in: bool, graph_in: bool,
-    about: str,
+    spare: bool, about: str,
 ) -> Step:  # fmt: skip
     """What the tokens show, what the tries showed, and which transport will carry the mail.
 
-    ``smtp_in`` and ``graph_in``: a mailbox was let in that way.
+    ``smtp_in`` and ``graph_in``: a mailbox was let in that way. ``spare``: Graph stands in when SMTP fails.
     """
     kind = catalogue.PERMISSIONS
     in_smtp, in_graph = _SMTP_ROLE in _roles(smtp), _GRAPH_ROLE in _roles(graph)
     has = f"The tokens carry: {', '.join(sorted({*_roles(smtp), *_roles(graph)})) or 'no permission'}."
+    if spare and not smtp_in:
+        return kind.step(Status.OK, f"{has} SMTP cannot be used now, so mail goes over Graph.", about=about)
     if choice is Choice.SMTP and (in_smtp or smtp_in):
         by = "" if in_smtp else " An Exchange role lets it in (that leaves no trace in a token)."
         return kind.step(Status.OK, f"{has}{by} Mail goes over SMTP.", about=about)
@@ -213,7 +226,7 @@ def _consent(upstream: Upstream, choice: Choice) -> str:
         f"Step 4: {app} > API permissions: if {role} is listed, press Grant admin consent, Yes. If it is not (step 3): "
         f"Add a permission > {service} > Application permissions > {role} > Add, then Grant admin consent. "
         "(Delegated permissions do not count.) A new token shows it within minutes. "
-        "With Exchange roles instead: relay setup --print-powershell."
+        "With Exchange roles instead: relay setup --print-powershell graph-scope (or rbac, for SMTP)."
     )
 
 

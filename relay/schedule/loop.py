@@ -130,9 +130,12 @@ class Scheduler:
         await self.holds.forget_senders()
         self.kick_all()
 
-    async def refresh(self, lanes: Iterable[str]) -> None:
-        """An operator changed the spool from another process: look again, holds included."""
-        await self.holds.load(probe_now=False)
+    async def refresh(self, lanes: Iterable[str], *, probe_now: bool = False) -> None:
+        """An operator changed the spool from another process: look again, holds included.
+
+        ``probe_now``: a check found things in order, so what is held is tried at once.
+        """
+        await self.holds.load(probe_now=probe_now)
         for name in lanes:
             self.kick(name)
             self.lanes[name].resting_until = 0.0
