@@ -20,7 +20,7 @@ from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
-from relay.pages import Pages, Rooms
+from relay.pages import Pages
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.lane import Lane
@@ -171,18 +171,7 @@ class Daemon:
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
-        self.pages = Pages(
-            Rooms(
-                settings=lambda: self.settings,
-                spool=self.spool,
-                router=lambda: self.router.rules,
-                status=self.status,
-                health=self.health,
-                reload=self.reload,
-                answer=self.answer,
-                now=self.clock.now,
-            )
-        )
+        self.pages = Pages(self)
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()

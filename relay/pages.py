@@ -13,10 +13,11 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from relay import events, logs
 from relay.check.contract import CheckReport, Progress
+from relay.clock import Clock
 from relay.config.edit import change, read, store
 from relay.config.faults import ConfigError
 from relay.config.secrets import ARGON2
@@ -131,43 +132,65 @@ class Kept:
                 self._file.unlink()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Rooms:
+class Rules(Protocol):
+    """The router of the moment."""
+
+    @property
+    def rules(self) -> Router:
+        """The sender rules in force."""
+        ...
+
+
+class Running(Protocol):
     """What the page needs of the daemon."""
 
-    settings: Callable[[], Settings]
-    spool: Spool
-    router: Callable[[], Router]
-    status: Callable[[], Any]
-    health: Callable[[], Any]
-    reload: Callable[[], Any]
-    answer: Callable[[str, dict[str, Any]], Any]
-    now: Callable[[], float]
+    settings: Settings
+
+    @property
+    def spool(self) -> Spool: ...
+
+    @property
+    def router(self) -> Rules: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    async def status(self) -> dict[str, Any]: ...
+
+    async def health(self) -> dict[str, Any]: ...
+
+    async def reload(self) -> None: ...
+
+    async def answer(self, do: str, payload: dict[str, Any]) -> dict[str, Any]: ...
 
 
 class Pages:
     """The page's server while the daemon runs, and the desk it asks (`relay.web.desk.Desk`)."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
+    def __init__(self, daemon: Running) -> None:
+        self._daemon = daemon
         self._recent = Recent()
         self._unwatch: Callable[[], None] | None = None
         self._server: WebServer | None = None
-        self._kept = Kept(rooms.settings())
+        self._kept = Kept(daemon.settings)
         self._password = self._kept.read()
 
     # life
 
     async def start(self) -> None:
         """Serve the page, when one is configured. What fails is said, and mail goes on without it."""
-        if self._rooms.settings().web is not None:
+        if self._daemon.settings.web is not None:
             await self._serve()
 
     async def update(self) -> None:
         """After a reload."""
         web = self.settings.web
         if self._server is not None and web is not None and self._server.serves(web):
-            self._server.update(web)
+            try:
+                self._server.update(web)
+            except (OSError, ssl.SSLError) as error:
+                events.trouble(where="web", what=f"the page's certificate cannot be used: {error}",
+                               remedy="Mend web.tls and reload; the old one is in use until then.")  # fmt: skip
             return
         before, self._server = self._server, None
         if web is not None:
@@ -216,7 +239,7 @@ class Pages:
     @property
     def settings(self) -> Settings:
         """Those in force; the page's password may be one that is kept beside the spool."""
-        settings = self._rooms.settings()
+        settings = self._daemon.settings
         if settings.web is None or settings.web.password is not None or self._password is None:
             return settings
         return dataclasses.replace(settings, web=dataclasses.replace(settings.web, password=self._password))
@@ -224,29 +247,27 @@ class Pages:
     @property
     def spool(self) -> Spool:
         """The open spool."""
-        return self._rooms.spool
+        return self._daemon.spool
 
     def now(self) -> float:
         """Wall time."""
-        return self._rooms.now()
+        return self._daemon.clock.now()
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""
-        found: dict[str, Any] = await self._rooms.status()
-        return found
+        return await self._daemon.status()
 
     async def health(self) -> dict[str, Any]:
         """Live and ready?"""
-        found: dict[str, Any] = await self._rooms.health()
-        return found
+        return await self._daemon.health()
 
     async def reload(self) -> None:
         """Read the configuration again."""
-        await self._rooms.reload()
+        await self._daemon.reload()
 
     async def look_again(self, lanes: Iterable[str]) -> None:
         """An operator changed the spool."""
-        await self._rooms.answer("wake", {"lanes": list(lanes)})
+        await self._daemon.answer("wake", {"lanes": list(lanes)})
 
     def rates(self, lane: str) -> Sequence[int]:
         """Deliveries by the minute."""
@@ -264,7 +285,7 @@ class Pages:
         """Today's rules for this sender and client."""
         client = Client(address=address, user=user)
         try:
-            route = self._rooms.router().route(sender, (header_from,), client)
+            route = self._daemon.router.rules.route(sender, (header_from,), client)
         except Refused as refused:
             return Preview(refused=str(refused.reply))
         return Preview(
@@ -293,7 +314,7 @@ class Pages:
             )
         where = await asyncio.to_thread(self._store_in_file, hashed)
         if where:
-            await self._rooms.reload()
+            await self._daemon.reload()
             return where
         where = await asyncio.to_thread(self._kept.write, hashed)
         self._password = self._kept.read()
@@ -304,7 +325,7 @@ class Pages:
 
     def _store_in_file(self, hashed: str) -> str:
         """The file that has it now; empty when there is none that relay may write."""
-        file = self._rooms.settings().file
+        file = self._daemon.settings.file
         if file is None:
             return ""
         try:

@@ -42,7 +42,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except guard.Refused as refused:
-        return web.Response(status=refused.status, text=refused.why + "\n")
+        if refused.status == 421:  # nothing of ours for who calls us by a name of somebody else
+            return web.Response(status=refused.status, text=refused.why + "\n")
+        return trouble(request, refused.status, refused.why)
     except web.HTTPException as error:
         if error.status < 400:
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from relay.config import edit, yamlfile
 from relay.config.faults import ConfigError, Fault
 from relay.config.load import load_text
+from relay.config.validate import path_of
 from relay.errors import RelayError, SpoolError
-from relay.settings import Settings
+from relay.settings import ClientSecret, Settings
 from relay.web.desk import Desk
 
 KeyPath = tuple[str | int, ...]
@@ -91,7 +92,7 @@ class ConfigFile:
                     "the configuration file was changed by somebody else meanwhile; nothing was stored",
                     remedy="Look at the settings again, and save once more.",
                 )
-            text, undo = await asyncio.to_thread(_write, draft)
+            undo = await asyncio.to_thread(_write, draft)
             try:
                 await self._desk.reload()
             except SpoolError as error:
@@ -102,7 +103,6 @@ class ConfigFile:
                     f"the new settings could not be put in force, so the old ones were put back: {error}",
                     remedy=getattr(error, "remedy", ""),
                 ) from error
-            del text
             return ""
 
     async def change(self, changes: Changes) -> str:
@@ -119,12 +119,25 @@ class ConfigFile:
 def _draft(file: Path, changes: Changes, secret: str, secret_path: KeyPath) -> Draft:
     before = edit.read(file)
     after = edit.change(before, changes)
-    tried = edit.change(after, {secret_path: secret}) if secret else after
-    return Draft(file, before, after, load_text(tried, file), secret, secret_path)
+    settings = load_text(edit.change(after, {secret_path: secret}) if secret else after, file)
+    if secret:
+        _must_count(settings, secret, secret_path)
+    return Draft(file, before, after, settings, secret, secret_path)
 
 
-def _write(draft: Draft) -> tuple[str, Any]:
-    """Store the text, and the secret in its own file (mode 0600); what was written, and how to take it back."""
+def _must_count(settings: Settings, secret: str, path: KeyPath) -> None:
+    """Raises ConfigError when the environment would override the secret that was typed."""
+    variable = dict(settings.variables).get(path_of(path))
+    credential = settings.upstreams[int(path[1])].credential
+    if variable is None or (isinstance(credential, ClientSecret) and credential.secret.reveal() == secret):
+        return
+    problem = f"would not count, since the environment variable {variable} is set and overrides it"
+    remedy = f"change {variable} where it is set, or take it out there and restart relay; then save again"
+    raise ConfigError([Fault(path_of(path), None, problem, remedy, variable)])
+
+
+def _write(draft: Draft) -> Callable[[], None]:
+    """Store the text, and the secret in its own file (mode 0600); how to take it back."""
     text, secret_file, old_secret = draft.after, None, None
     if draft.secret:
         secret_file, reference = _secret_place(draft)
@@ -143,7 +156,7 @@ def _write(draft: Draft) -> tuple[str, Any]:
         if secret_file is not None:
             _put_back(secret_file, old_secret)
         raise
-    return text, undo
+    return undo
 
 
 def _secret_place(draft: Draft) -> tuple[Path, str]:

@@ -148,21 +148,28 @@ def filled(
     faults: ConfigError | None = None,
     variables: Mapping[str, str] | None = None,
     secret_set: bool = False,
+    effective: Any = None,
 ) -> list[Filled]:
-    """The fields of a section with what the file says, or what was ``typed``, and their faults."""
+    """The fields of a section with what the file says, or what was ``typed``, and their faults.
+
+    Where the environment decides, with what is in force (``effective``).
+    """
     found = {one.path: one for one in faults.faults} if faults else {}
     shown = []
     for field in fields:
         path = path_of((*at, *field.key))
         fault = found.get(path) or found.get(path + "[0]")
+        variable = (variables or {}).get(path, "")
         value = raw(section, field.key) if typed is None else typed.get(field.name, "")
+        if variable and effective is not None:
+            value = raw(effective, field.key)
         shown.append(
             Filled(
                 field,
                 "" if field.kind == "secret" else value,
                 fault.problem if fault else "",
                 fault.remedy if fault else "",
-                (variables or {}).get(path, ""),
+                variable,
                 field.kind == "secret" and secret_set,
             )
         )

@@ -64,7 +64,7 @@ def check_host(request: web.Request, settings: Web) -> None:
 
 def is_known(host: str, settings: Web) -> bool:
     """Whether a host name is this machine's, or configured. An address as such is: nobody can rebind that."""
-    if host in ("localhost", settings.host.lower(), *settings.names) or host in _own_names():
+    if host in ("localhost", settings.host.lower(), *settings.names) or host in own_names():
         return True
     try:
         ipaddress.ip_address(host)
@@ -74,7 +74,8 @@ def is_known(host: str, settings: Web) -> bool:
 
 
 @cache
-def _own_names() -> frozenset[str]:
+def own_names() -> frozenset[str]:
+    """What this machine calls itself. Asks the resolver the first time."""
     name = socket.gethostname().lower()
     return frozenset({name, name.partition(".")[0], socket.getfqdn().lower()} - {""})
 

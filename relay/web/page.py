@@ -80,6 +80,11 @@ def fields(request: web.Request, name: str, limit: int = 4096) -> list[str]:
     ]
 
 
+def secret(request: web.Request, name: str) -> str:
+    """A password exactly as it was typed."""
+    return request[FORM].get(name, [""])[0]
+
+
 def asked(request: web.Request, name: str, limit: int = 500) -> str:
     """One parameter of the address; empty when it is not there."""
     return "".join(char for char in request.query.get(name, "") if char.isprintable()).strip()[:limit]

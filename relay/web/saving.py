@@ -18,6 +18,7 @@ from relay.web.desk import Desk
 
 MOST = 20
 """Savings that are remembered; the oldest is forgotten first."""
+_SEEN = "checked as a whole: ids, addresses, ports, names, files"
 
 
 @dataclass(slots=True)
@@ -73,7 +74,11 @@ class Savings:
         upstream: Upstream | None,
         typed: dict[str, Any] | None = None,
     ) -> Saving:
-        """Start checking, and storing when all is well."""
+        """Start checking, and storing when all is well. Raises RelayError while another one is at work."""
+        if any(one.running for one in self._all.values()):
+            raise RelayError(
+                "another save or check is still at work", remedy="Wait for its end, then try again."
+            )
         saving = Saving(secrets.token_urlsafe(12), title, back, draft, upstream, typed or {})
         self._all[saving.id] = saving
         while len(self._all) > MOST:
@@ -111,7 +116,7 @@ class Savings:
     async def _work(self, saving: Saving) -> None:
         if saving.draft is not None:
             saving.steps.append(
-                Step("form", "The settings are complete and fit together", 7, Status.OK, _seen(saving))
+                Step("form", "The settings are complete and fit together", 7, Status.OK, _SEEN)
             )
         if saving.upstream is not None:
             known = len(saving.steps)
@@ -138,7 +143,7 @@ class Savings:
     async def _store(self, saving: Saving, success: str) -> None:
         assert saving.draft is not None
         try:
-            warning = await self._desk_store(saving.draft)
+            warning = await self.config.store(saving.draft)
         except ConfigError as error:
             saving.outcome, saving.said = "fail", "Not stored. " + " ".join(str(one) for one in error.faults)
         except RelayError as error:
@@ -147,10 +152,3 @@ class Savings:
             saving.stored = True
             saving.outcome = "warn" if warning or saving.counts["warn"] or saving.counts["fail"] else "ok"
             saving.said = warning or success
-
-    async def _desk_store(self, draft: Draft) -> str:
-        return await self.config.store(draft)
-
-
-def _seen(saving: Saving) -> str:
-    return "checked as a whole: ids, addresses, ports, names, files"

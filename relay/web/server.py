@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from relay import events
 from relay.settings import Web
+from relay.web import guard
 from relay.web.app import build
 from relay.web.desk import Desk
 from relay.web.gate import Gate
@@ -39,6 +41,7 @@ class WebServer:
             keepalive_timeout=KEEPALIVE,
         )  # fmt: skip
         self._hashed = self._page.hashed
+        self._context: ssl.SSLContext | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -56,10 +59,10 @@ class WebServer:
 
     async def start(self) -> None:
         """Listen. Raises OSError (the address is taken) or ssl.SSLError (no usable certificate)."""
+        await asyncio.to_thread(guard.own_names)  # asks the resolver, which may take its time
+        self._context = _context(self.settings)
         await self._runner.setup()
-        site = web.TCPSite(
-            self._runner, self.settings.host, self.settings.port, ssl_context=_context(self.settings)
-        )
+        site = web.TCPSite(self._runner, self.settings.host, self.settings.port, ssl_context=self._context)
         try:
             await site.start()
         except BaseException:
@@ -75,8 +78,13 @@ class WebServer:
         )  # fmt: skip
 
     def update(self, settings: Web) -> None:
-        """After a reload: another password signs everybody out; without one there is a new link."""
+        """After a reload: a renewed certificate counts, another password signs everybody out, none makes a new link.
+
+        Raises OSError or ssl.SSLError when the certificate cannot be read; the old one stays in use.
+        """
         self.settings = settings
+        if self._context is not None:
+            _load(self._context, settings)
         if self._page.hashed != self._hashed:
             self._hashed = self._page.hashed
             self._page.sessions.clear()
@@ -101,9 +109,15 @@ class WebServer:
 
 
 def _context(settings: Web) -> ssl.SSLContext | None:
-    if settings.certificate is None or settings.key is None:
+    if settings.certificate is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
+    _load(context, settings)
     return context
+
+
+def _load(context: ssl.SSLContext, settings: Web) -> None:
+    assert settings.certificate is not None
+    # the empty passphrase keeps OpenSSL from asking on the terminal
+    context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")

@@ -114,7 +114,8 @@ async def test_a_wrong_password_is_refused_and_said_in_the_log(site):
     assert answer.status == 403
     assert "not the password" in answer.text
     event, fields = site.said[-1]
-    assert (event, fields["phase"]) == ("rejected", "web")
+    assert (event, fields["where"]) == ("advice", "web")
+    assert fields["client"] == "127.0.0.1"
     assert "not the password" not in str(fields)
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from relay import events
 from relay.web.gate import TooMany, weakness
-from relay.web.page import Page, asked, go, inner, page_of, session_of, shown, text
+from relay.web.page import Page, asked, go, inner, page_of, secret, session_of, shown, text
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -41,7 +41,7 @@ async def sign_in(request: web.Request) -> web.Response:
     if not page.hashed:
         return go(request, "/login")
     try:
-        right = await page.gate.check(client_of(request), text(request, "password", 1000), page.hashed)
+        right = await page.gate.check(client_of(request), secret(request, "password"), page.hashed)
     except TooMany as error:
         response = shown(
             request, "login.html", 429, next=where, error=f"Too many tries. {_again(error.seconds)}"
@@ -49,9 +49,7 @@ async def sign_in(request: web.Request) -> web.Response:
         response.headers["Retry-After"] = str(max(1, round(error.seconds)))
         return response
     if not right:
-        events.rejected(
-            client=client_of(request), phase="web", reply="", reason="wrong password for the admin page"
-        )
+        events.advice(where="web", what="wrong password for the admin page", client=client_of(request))
         return shown(request, "login.html", 403, next=where, error="That is not the password.")
     return _signed_in(request, page, where)
 
@@ -93,7 +91,7 @@ async def set_first(request: web.Request) -> web.Response:
     page, token = page_of(request), request.match_info["token"]
     if page.hashed or not page.link.fits(token):
         return shown(request, "first_over.html", 410)
-    new, again = text(request, "password", 1000), text(request, "again", 1000)
+    new, again = secret(request, "password"), secret(request, "again")
     error = weakness(new, again)
     if error:
         return shown(request, "first.html", 422, token=token, error=error)
@@ -113,12 +111,12 @@ async def change_password(request: web.Request) -> web.Response:
     """The old one once more, so that an open browser is not enough."""
     page = page_of(request)
     try:
-        right = await page.gate.check(client_of(request), text(request, "old", 1000), page.hashed)
+        right = await page.gate.check(client_of(request), secret(request, "old"), page.hashed)
     except TooMany as many:
         return shown(request, "password.html", 429, error=f"Too many tries. {_again(many.seconds)}")
     if not right:
         return shown(request, "password.html", 403, error="The present password is not right.")
-    new, again = text(request, "password", 1000), text(request, "again", 1000)
+    new, again = secret(request, "password"), secret(request, "again")
     error = weakness(new, again)
     if error:
         return shown(request, "password.html", 422, error=error)

@@ -61,11 +61,13 @@ async def _page(
 ) -> web.Response:
     page = page_of(request)
     data, now = await page.savings.config.data(), page.desk.settings
-    section = _member(data, "upstreams", index) if data else _effective(now.upstreams[index])
+    effective = _effective(now.upstreams[index])
+    section = _member(data, "upstreams", index) if data else effective
     at: KeyPath = ("upstreams", index)
     credential = now.upstreams[index].credential
     shared: dict[str, Any] = {
         "typed": typed, "faults": faults, "variables": dict(now.variables),
+        "effective": effective,
         "secret_set": isinstance(credential, ClientSecret) and bool(credential.secret.reveal()),
     }  # fmt: skip
     eight = forms.filled(forms.EIGHT, section, at, **shared)
@@ -229,7 +231,13 @@ def _as_listener(now: Settings, index: int) -> dict[str, Any]:
     if index >= len(now.listeners):
         return {}
     one = now.listeners[index]
-    return {"bind": one.bind, "auth": one.auth, "answer_after": one.answer_after, "newlines": one.newlines}
+    return {
+        "bind": one.bind,
+        "allow": [str(network) for network in one.allow],
+        "auth": one.auth,
+        "answer_after": one.answer_after,
+        "newlines": one.newlines,
+    }
 
 
 async def save_listener(request: web.Request) -> web.Response:
