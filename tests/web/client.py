@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -61,7 +62,14 @@ class Answer:
 class Site:
     """A running relay and a browser's worth of cookies."""
 
-    def __init__(self, folder: Path, *, password: bool = True, config: str = CONFIG) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        password: bool = True,
+        config: str = CONFIG,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.folder = folder
         self.config = folder / "config.yaml"
         self.config.touch(mode=0o600)
@@ -69,6 +77,7 @@ class Site:
             config.format(folder=folder) + (f"  password: {hashed()}\n" if password else "")
         )
         self._password = password
+        self._trust = trust
         self.said: list[tuple[str, Mapping[str, Any]]] = []
         self.csrf = ""
 
@@ -78,7 +87,9 @@ class Site:
         self.daemon = Daemon(load(self.config, {}), lambda: load(self.config, {}))
         await self.daemon.start()
         self.url = self.daemon.pages.url.rstrip("/")
-        self.client = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        self.client = aiohttp.ClientSession(
+            cookie_jar=aiohttp.CookieJar(unsafe=True), connector=aiohttp.TCPConnector(ssl=self._trust or True)
+        )
         if self._password:
             await self.sign_in()
 

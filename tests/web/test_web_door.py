@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 
 import pytest
 
+from relay.simulator import pki
 from relay.web.gate import FREE, Gate, TooMany
 from relay.web.sessions import ABSOLUTE, IDLE, LINK, MOST, OneTimeLink, Sessions
 from tests.web.client import CONFIG, Site, hashed
@@ -359,3 +361,23 @@ async def test_a_reload_without_the_section_closes_the_page_and_one_with_it_open
     await site.daemon.reload()
     site.url = site.daemon.pages.url.rstrip("/")
     assert (await site.get("/healthz")).status == 200
+
+
+async def test_over_tls_the_cookie_is_secure_and_bound_to_the_host(tmp_path):
+    """And browsers are told to come back over TLS only."""
+    ca, pair = pki.prepare(tmp_path, ("localhost",))
+    tls = f"  tls: {{{{certificate: '{pair}', key: '{pair}'}}}}\n"
+    site = Site(tmp_path, config=CONFIG + tls, trust=ssl.create_default_context(cafile=str(ca)))
+    await site.start()
+    try:
+        assert site.url.startswith("https://127.0.0.1:")
+        site.client.cookie_jar.clear()
+        answer = await site.sign_in()
+        cookie = next(one for one in answer.headers.getall("Set-Cookie") if "relay_session=" in one)
+        assert cookie.startswith("__Host-relay_session=")
+        assert "Secure" in cookie
+        assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
+        await site.daemon.reload()  # reads the certificate again
+        assert (await site.get("/")).status == 200
+    finally:
+        await site.stop()

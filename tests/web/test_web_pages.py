@@ -610,3 +610,34 @@ async def test_a_relay_without_a_file_shows_its_settings_and_says_where_to_chang
     assert 'value="notifications@contoso.com"' in page
     answer = await site.post("/settings/upstream/0", {**EIGHT, "port": "2587"})
     assert answer.status == 422
+
+
+async def test_a_secret_that_the_environment_would_override_is_not_stored(site, monkeypatch):
+    """The file named the variable; with a file of its own, the variable would win silently."""
+    tried = judge(site, monkeypatch, Status.OK)
+    monkeypatch.setenv("RELAY_CLIENT_SECRET", "the-old-one")
+    before = site.config.read_text().replace("a-secret-nobody-may-see", "env:RELAY_CLIENT_SECRET")
+    site.config.write_text(before)
+    answer = await site.post("/settings/upstream/0", {**EIGHT, "client_secret": "new~secret~value"})
+    assert answer.status == 422
+    assert "the environment variable RELAY_CLIENT_SECRET is set and overrides it" in answer.text
+    assert (tried, site.config.read_text()) == ([], before)
+
+
+async def test_one_save_at_a_time(site, monkeypatch):
+    """Microsoft is not asked twice at once by an impatient finger."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def check(upstream, progress):
+        begun.set()
+        await go_on.wait()
+        return CheckReport(())
+
+    monkeypatch.setattr(site.daemon.pages, "check", check)
+    first = await site.post("/settings/upstream/0/check", {})
+    await begun.wait()
+    second = await site.post("/settings/upstream/0/check", {})
+    assert second.status == 503
+    assert "still at work" in second.text
+    go_on.set()
+    assert "Everything works." in (await site.saved(first)).text
