@@ -36,7 +36,7 @@ KEPT = 300
 """Events that Activity can look back on; as many warnings and errors are kept beside them."""
 _FIELD = 500
 """Characters of one field of an event that are kept."""
-_HIDDEN = frozenset({"error", "traceback", "link"})
+_HIDDEN = frozenset({"error", "traceback"})
 
 
 class Recent:
@@ -51,7 +51,7 @@ class Recent:
     def __call__(self, level: str, event: str, fields: Mapping[str, object]) -> None:
         if event == "delivered":
             self._count(str(fields.get("lane", "")))
-        if level == "debug":
+        if level == "debug" or "link" in fields:  # the one-time link is for who reads the log
             return
         shown = {
             name: logs.without_secrets(str(value))[:_FIELD]

@@ -212,7 +212,7 @@ def test_axe_finds_nothing_serious_on_any_page_in_light_dark_and_on_a_phone(brow
             found[f"{path} dark"] = browser.axe("color-contrast")
             browser.dark(False)
         browser.size(*PHONE, phone=True)
-        for path in ("/", "/queue", message):
+        for path in ("/", "/queue", "/activity", message):
             browser.get(stage.origin + path)
             found[f"{path} phone"] = browser.axe()
             width = browser.driver.execute_script("return document.documentElement.scrollWidth")

@@ -128,9 +128,15 @@ async def test_a_senders_hold_is_released_with_the_mail_it_keeps(site):
 
 async def test_overview_counts_down_to_the_end_of_a_secret(site, monkeypatch):
     status = await site.daemon.status()
-    status["credentials"] = [
-        {"upstream": "Microsoft 365", "kind": "client_secret", "expires": "2001-01-01T00:00:00Z"}
-    ]
+    row = {"upstream": "Microsoft 365", "kind": "client_secret", "expires": "2001-01-01T00:00:00Z"}
+    more = {
+        "days_left": 12,
+        "slot": "second",
+        "in_use": True,
+        "error": "secret-expired: over",
+        "remedy": "Make a new one.",
+    }
+    status["credentials"] = [row, {**row, "expires": "2099-01-01T00:00:00Z", **more}]
     status["transports"] = [
         {
             "upstream": "Microsoft 365",
@@ -146,7 +152,9 @@ async def test_overview_counts_down_to_the_end_of_a_secret(site, monkeypatch):
     monkeypatch.setattr(site.daemon.pages, "status", told)
     text = plain((await site.get("/")).text)
     assert "expired 2001-01-01" in text
-    assert "sends by graph the token holds Mail.Send" in text
+    assert "sends by Microsoft Graph the token holds Mail.Send" in text
+    assert "client secret (second)" in text
+    assert "What to do: Make a new one." in text
 
 
 # queue

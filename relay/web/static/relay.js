@@ -10,7 +10,6 @@
     pauseButton.addEventListener("click", () => {
       paused = !paused;
       pauseButton.setAttribute("aria-pressed", String(paused));
-      pauseButton.textContent = paused ? "Go on" : "Pause";
     });
   }
 
