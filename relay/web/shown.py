@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from relay.figures import duration, octets
+
 _HERE = Path(__file__).parent
 _KEPT = frozenset("\n\t")
 _BREAK_AT, _BREAK_DOT = Markup("@<wbr>"), Markup(".<wbr>")
@@ -68,33 +70,6 @@ def when(value: float | str | None, form: str = "%Y-%m-%d %H:%M:%S") -> Markup:
 def soft(text: str) -> Markup:
     """An address that breaks behind its ``@`` and its dots before it breaks anywhere else."""
     return escape(plain(text)).replace("@", _BREAK_AT).replace(".", _BREAK_DOT)
-
-
-def octets(size: float | None) -> str:
-    """``512 B``, ``8.0 MB`` (powers of 1024)."""
-    if size is None:
-        return ""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
-
-
-def duration(seconds: float | None) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``; empty for None."""
-    if seconds is None:
-        return ""
-    whole = max(0, round(seconds))
-    if whole < 100:
-        return f"{whole} s"
-    minutes = whole // 60
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def age(value: float | str | None, now: float) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from relay import events
+from relay.figures import duration
 from relay.spool.contract import Hold, lane_name, lane_parts
 from relay.web.chart import Chart, chart
 from relay.web.page import LIVE, fragment, go, page_of, shown, text
-from relay.web.shown import duration, moment, plural
+from relay.web.shown import moment, plural
 
 SOON = 60
 """Days before a credential's end at which its countdown is a warning."""
