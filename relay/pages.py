@@ -132,6 +132,13 @@ class Kept:
                 self._file.unlink()
 
 
+def _server_class() -> type[WebServer]:
+    """With its libraries: only where there is a page, and not in the event loop, since that takes a while."""
+    from relay.web.server import WebServer
+
+    return WebServer
+
+
 class Rules(Protocol):
     """The router of the moment."""
 
@@ -215,14 +222,12 @@ class Pages:
         return self._server.url if self._server is not None else ""
 
     async def _serve(self) -> None:
-        from relay.web.server import WebServer  # with its libraries: only where there is a page
-
         web = self.settings.web
         assert web is not None
         if self._unwatch is None:
             self._unwatch = events.watch(self._recent)
         try:
-            server = WebServer(self, web)
+            server = (await asyncio.to_thread(_server_class))(self, web)
             await server.start()
         except (OSError, ssl.SSLError) as error:
             events.trouble(
