@@ -270,9 +270,9 @@ class Pages:
         """Read the configuration again."""
         await self._daemon.reload()
 
-    async def look_again(self, lanes: Iterable[str]) -> None:
-        """An operator changed the spool."""
-        await self._daemon.answer("wake", {"lanes": list(lanes)})
+    async def look_again(self, lanes: Iterable[str], *, probe: bool = False) -> None:
+        """An operator changed the spool, or a check found things in order."""
+        await self._daemon.answer("release" if probe else "wake", {"lanes": list(lanes), "probe": probe})
 
     def rates(self, lane: str) -> Sequence[int]:
         """Deliveries by the minute."""

@@ -71,8 +71,8 @@ class Desk(Protocol):
         """Read the configuration again. Raises RelayError or OSError; then nothing (or not all) was changed."""
         ...
 
-    async def look_again(self, lanes: Iterable[str]) -> None:
-        """Holds or messages of these lanes were changed in the spool."""
+    async def look_again(self, lanes: Iterable[str], *, probe: bool = False) -> None:
+        """Holds or messages of these lanes were changed in the spool; ``probe``: what is held is tried at once."""
         ...
 
     def rates(self, lane: str) -> Sequence[int]:

@@ -13,6 +13,7 @@ from relay.check.contract import Status, Step
 from relay.config.faults import ConfigError
 from relay.errors import RelayError
 from relay.settings import Upstream
+from relay.spool.contract import lane_name
 from relay.web.configfile import ConfigFile, Draft
 from relay.web.desk import Desk
 
@@ -131,6 +132,12 @@ class Savings:
                 )
                 return
         if saving.draft is None:
+            if (
+                saving.upstream is not None
+            ):  # what is in force works: held mail need not wait for its next try
+                await self._desk.look_again(
+                    [lane_name(saving.upstream.name, saving.upstream.from_email)], probe=True
+                )
             saving.outcome = "warn" if saving.counts["warn"] else "ok"
             saving.said = (
                 "The check is done; what is marked as a warning works, but look at it."

@@ -21,6 +21,16 @@ from relay.web.sessions import OneTimeLink, Sessions
 CLOSING = 3.0
 """Seconds that open requests get when the page goes down."""
 KEEPALIVE = 30.0
+"""Seconds that a connection stays open between two requests."""
+CONNECTIONS = 200
+"""Connections at once; further ones are closed at once, so that the page never takes the sockets that mail needs."""
+
+
+class _Full(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
 
 
 class WebServer:
@@ -42,11 +52,13 @@ class WebServer:
         )  # fmt: skip
         self._hashed = self._page.hashed
         self._context: ssl.SSLContext | None = None
+        self._server: asyncio.Server | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens, once started."""
-        host, port = self._runner.addresses[0][:2]
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()[:2]
         return str(host), int(port)
 
     @property
@@ -62,13 +74,18 @@ class WebServer:
         await asyncio.to_thread(guard.own_names)  # asks the resolver, which may take its time
         self._context = _context(self.settings)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.settings.host, self.settings.port, ssl_context=self._context)
         try:
-            await site.start()
+            self._server = await asyncio.get_running_loop().create_server(
+                self._connection, self.settings.host, self.settings.port, ssl=self._context
+            )
         except BaseException:
             await self._runner.cleanup()
             raise
         self.invite()
+
+    def _connection(self) -> asyncio.BaseProtocol:
+        server = self._runner.server
+        return server() if server is not None and len(server.connections) < CONNECTIONS else _Full()
 
     def serves(self, settings: Web) -> bool:
         """Whether these settings need no new server."""
@@ -104,6 +121,8 @@ class WebServer:
 
     async def stop(self) -> None:
         """Close it."""
+        if self._server is not None:
+            self._server.close()
         await self._page.savings.stop()
         await self._runner.cleanup()
 

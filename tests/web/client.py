@@ -87,11 +87,14 @@ class Site:
         self.daemon = Daemon(load(self.config, {}), lambda: load(self.config, {}))
         await self.daemon.start()
         self.url = self.daemon.pages.url.rstrip("/")
-        self.client = aiohttp.ClientSession(
-            cookie_jar=aiohttp.CookieJar(unsafe=True), connector=aiohttp.TCPConnector(ssl=self._trust or True)
-        )
+        self.client = self.visitor()
         if self._password:
             await self.sign_in()
+
+    def visitor(self) -> aiohttp.ClientSession:
+        """A browser with no cookies."""
+        connector = aiohttp.TCPConnector(ssl=self._trust or True)
+        return aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), connector=connector)
 
     async def stop(self) -> None:
         """End it."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 import stat
 
+import aiohttp
 import pytest
 
 from relay.simulator import pki
@@ -381,3 +384,23 @@ async def test_over_tls_the_cookie_is_secure_and_bound_to_the_host(tmp_path):
         assert (await site.get("/")).status == 200
     finally:
         await site.stop()
+
+
+async def test_connections_are_bounded_and_the_page_recovers(site, monkeypatch):
+    """Whoever opens many takes none of the sockets that mail needs."""
+    monkeypatch.setattr("relay.web.server.CONNECTIONS", 5)
+    host, port = site.daemon.pages._server.address
+    open_ones = [await asyncio.open_connection(host, port) for _ in range(10)]
+    closed = [await asyncio.wait_for(reader.read(), 10) == b"" for reader, _ in open_ones[6:]]
+    assert all(closed)
+    for _, writer in open_ones:
+        writer.close()
+    site.client.cookie_jar.clear()
+    await site.client.close()
+    site.client = site.visitor()
+    for _ in range(100):
+        with contextlib.suppress(aiohttp.ClientError):
+            if (await site.get("/healthz")).status == 200:
+                return
+        await site.daemon.clock.sleep(0.05)
+    raise AssertionError("the page does not answer again")

@@ -596,6 +596,9 @@ async def test_check_tries_what_is_in_force_and_stores_nothing(site, monkeypatch
     page = await site.saved(await site.post("/settings/upstream/0/check", {}))
     assert "Everything works." in page.text
     assert tried == [site.daemon.settings.upstreams[0]]
+    assert all(
+        one.next_probe <= site.daemon.clock.now() for one in site.daemon.scheduler.holds.all()
+    )  # held mail is tried
     assert site.config.read_text() == before
 
 
