@@ -635,6 +635,21 @@ async def test_a_secret_that_the_environment_would_override_is_not_stored(site, 
     assert (tried, site.config.read_text()) == ([], before)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("authority", "https://evil.example"), ("proxy", "http://evil.example:1")]
+)
+async def test_the_stored_secret_is_not_sent_elsewhere_by_who_does_not_know_it(site, monkeypatch, key, value):
+    tried = judge(site, monkeypatch, Status.OK)
+    answer = await site.post("/settings/upstream/0", {**EIGHT, key: value})
+    assert answer.status == 422
+    assert "has to be typed again" in answer.text
+    assert tried == []
+    await site.saved(
+        await site.post("/settings/upstream/0", {**EIGHT, key: value, "client_secret": "known~value"})
+    )
+    assert tried[0].credential.secret.reveal() == "known~value"
+
+
 async def test_one_save_at_a_time(site, monkeypatch):
     """Microsoft is not asked twice at once by an impatient finger."""
     begun, go_on = asyncio.Event(), asyncio.Event()

@@ -7,13 +7,16 @@ from typing import Any
 
 from aiohttp import web
 
-from relay.config.faults import ConfigError
+from relay.config.faults import ConfigError, Fault
+from relay.config.validate import path_of
 from relay.settings import ClientSecret, Settings, Upstream
 from relay.web import forms
-from relay.web.configfile import REFERENCES, KeyPath
+from relay.web.configfile import REFERENCES, Changes, KeyPath
 from relay.web.page import FORM, LIVE, asked, fragment, go, page_of, shown, text, trouble
 
 UPSTREAM = (*forms.EIGHT, *forms.ADVANCED)
+_SENT_BY = ("authority", "proxy", "ca_file")
+"""What decides who gets to see the secret."""
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -143,6 +146,8 @@ async def save_upstream(request: web.Request) -> web.Response:
             request, f"/settings?upstream={index}", ("ok", "Nothing was changed, so nothing was stored.")
         )
     try:
+        if not secret and (*at, "client_secret") not in changes:
+            _must_type_secret(page.desk.settings.upstreams[index], changes, at)
         draft = await config.draft(changes, secret, (*at, "client_secret"))
     except ConfigError as error:
         return await _page(request, index, 422, typed=typed, faults=error)
@@ -151,6 +156,14 @@ async def save_upstream(request: web.Request) -> web.Response:
         f"Saving {upstream.name}", f"/settings?upstream={index}", draft, upstream, typed
     )
     return go(request, f"/settings/saving/{begun.id}")
+
+
+def _must_type_secret(upstream: Upstream, changes: Changes, at: KeyPath) -> None:
+    """Raises ConfigError when the stored secret would go to another place: who changes that must know the secret."""
+    if isinstance(upstream.credential, ClientSecret) and any((*at, key) in changes for key in _SENT_BY):
+        problem = "has to be typed again, since the way by which it is sent was changed"
+        remedy = "type the secret's Value, too (the guide's step 5)"
+        raise ConfigError([Fault(path_of((*at, "client_secret")), None, problem, remedy, "form")])
 
 
 async def check_upstream(request: web.Request) -> web.Response:
