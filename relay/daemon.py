@@ -180,6 +180,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()

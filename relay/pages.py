@@ -184,6 +184,11 @@ class Pages:
 
     # life
 
+    def watch(self) -> None:
+        """Remember events from now on, if there is to be a page: also what is said while the daemon starts."""
+        if self._unwatch is None and self._daemon.settings.web is not None:
+            self._unwatch = events.watch(self._recent)
+
     async def start(self) -> None:
         """Serve the page, when one is configured. What fails is said, and mail goes on without it."""
         if self._daemon.settings.web is not None:
@@ -224,8 +229,7 @@ class Pages:
     async def _serve(self) -> None:
         web = self.settings.web
         assert web is not None
-        if self._unwatch is None:
-            self._unwatch = events.watch(self._recent)
+        self.watch()
         try:
             server = (await asyncio.to_thread(_server_class))(self, web)
             await server.start()
