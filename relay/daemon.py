@@ -22,6 +22,7 @@ from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
+from relay.pages import Pages
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.lane import Lane
@@ -177,6 +178,7 @@ class Daemon:
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
+        self.pages = Pages(self)
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -185,6 +187,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
@@ -205,12 +208,14 @@ class Daemon:
         self._spawn(self._keep_credentials())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
+        await self.pages.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(
+            self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
             self.alarms.stop(min(seconds, 5.0)),
@@ -346,6 +351,7 @@ class Daemon:
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
         await self.scheduler.drop_unused(self.router.uses)
+        await self.pages.update()
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}

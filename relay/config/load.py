@@ -88,7 +88,9 @@ def _settings(data: object, environ: Mapping[str, str], findings: Findings) -> S
     if config is None:
         return None
     check(config, findings)
-    return Builder(config, SecretReader(environ, findings), findings).settings(_source(findings.origin))
+    settings = Builder(config, SecretReader(environ, findings), findings).settings(_source(findings.origin))
+    origin = findings.origin
+    return dataclasses.replace(settings, file=origin.file, variables=tuple(origin.variables.items()))
 
 
 def _nothing_found() -> Fault:

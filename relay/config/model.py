@@ -309,9 +309,14 @@ class WebSection(PasswordSection):
 
     bind: Bind = Field("127.0.0.1:8025", description="Address and port of the page.")
     password: SecretText | None = Field(
-        None, repr=False, description="argon2id hash, made with `relay password` (a secret value)."
+        None,
+        repr=False,
+        description="argon2id hash, made with `relay password` (a secret value). Without it a one-time link is printed.",
     )
     tls: WebTlsSection | None = Field(None, description="Certificate and key of the page.")
+    names: tuple[Host, ...] = Field(
+        (), description="Further names the page is called by, such as a reverse proxy's; others are refused."
+    )
 
 
 class LogSection(Section):

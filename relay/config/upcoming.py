@@ -30,12 +30,6 @@ UPCOMING = (
         lambda settings: settings.spool.url.startswith("postgresql:"),
         "this release has no PostgreSQL spool yet; use sqlite:////path/spool.db",
     ),
-    Upcoming(
-        "web",
-        "warn",
-        lambda settings: settings.web is not None,
-        "the administrator's page arrives with a later release; until then nothing listens there",
-    ),
 )
 
 
