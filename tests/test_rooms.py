@@ -70,6 +70,7 @@ DOORS: dict[str, set[str]] = {
     "uvloop": {"daemon"},
     "sqlite3": {"spool"},
     "psycopg": {"spool"},
+    "psycopg_pool": {"spool"},
     "prometheus_client": {"daemon", "web"},
 }
 """Each library -> the rooms it may enter."""

@@ -23,14 +23,8 @@ class Upcoming:
     text: str
 
 
-UPCOMING = (
-    Upcoming(
-        "spool.url",
-        "refuse",
-        lambda settings: settings.spool.url.startswith("postgresql:"),
-        "this release has no PostgreSQL spool yet; use sqlite:////path/spool.db",
-    ),
-)
+UPCOMING: tuple[Upcoming, ...] = ()
+"""None at present."""
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:

@@ -10,10 +10,14 @@ from relay.spool.sqlite import SqliteSpool
 
 
 def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
-    """A spool, not yet open. Raises SpoolError for an engine this release does not have."""
+    """A spool, not yet open. Raises SpoolError when its driver is not installed."""
     if settings.url.startswith("sqlite:"):
         return SqliteSpool(settings, clock)
-    raise SpoolError(
-        "spool.url names an engine this release cannot use yet",
-        remedy="Use sqlite:////path/spool.db until the PostgreSQL spool arrives.",
-    )
+    try:
+        from relay.spool.postgres import PostgresSpool
+    except ImportError as error:
+        raise SpoolError(
+            "spool.url names PostgreSQL, and its driver is not installed",
+            remedy="Install it: pip install 'relay[postgresql]' (it brings psycopg).",
+        ) from error
+    return PostgresSpool(settings, clock)

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from relay.config.upcoming import refusals
+from relay.config.upcoming import Upcoming, refusals
 from tests.config.config_kit import HASH, TENANT, UPSTREAM, faults_of, load_text, only_fault, write
 
 CLIENTS = f'clients: [{{username: a, password: "{HASH}"}}]\n'
@@ -86,16 +86,19 @@ def test_a_page_beyond_loopback_without_tls_is_warned_about(tmp_path):
     assert "without TLS" in warning
 
 
-@pytest.mark.parametrize(
-    ("rest", "key"),
-    [
-        ("spool: {url: postgresql://relay@db/relay}\n", "spool.url"),
-    ],
-)
-def test_features_to_come_that_would_do_harm_are_refused(tmp_path, rest, key):
+def test_features_to_come_that_would_do_harm_are_refused(tmp_path, monkeypatch):
     """They load and validate; the daemon asks `refusals` and must not start."""
-    (text,) = refusals(load_text(tmp_path, UPSTREAM + rest))
-    assert text.startswith(f"{key}: ")
+    row = Upcoming("spool.url", "refuse", lambda settings: settings.spool.history > 0, "not yet")
+    monkeypatch.setattr("relay.config.upcoming.UPCOMING", (row,))
+    assert refusals(load_text(tmp_path, UPSTREAM)) == ("spool.url: not yet",)
+
+
+def test_a_spool_on_postgresql_is_refused_nothing(tmp_path):
+    """Several hosts may be named."""
+    text = UPSTREAM + "spool: {url: 'postgresql://relay@db1:5432,db2:5432/relay'}\n"
+    settings = load_text(tmp_path, text)
+    assert refusals(settings) == ()
+    assert settings.spool.url == "postgresql://relay@db1:5432,db2:5432/relay"
 
 
 def test_a_plain_configuration_is_refused_nothing(tmp_path):

@@ -1,0 +1,318 @@
+"""The spool on PostgreSQL, for a database server that is kept safe (and failed over) by other means than this host.
+
+Rows, states and turns are those of the SQLite spool, and so are the functions that change them: this class gives them
+another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`).
+One relay works on a spool at a time: its writer's session holds an advisory lock that ends with the session, so that
+a relay that was cut off cannot write what another one has taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from relay.clock import Clock
+from relay.errors import SpoolBusy, SpoolError
+from relay.message import Body, BytesBody, Outcome
+from relay.settings import SpoolSettings
+from relay.spool import delivery, ids
+from relay.spool.contract import Claim, Recovered, Settlement, SpoolStats
+from relay.spool.intake import NewRow
+from relay.spool.postgres_draft import PostgresDraft
+from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
+from relay.spool.postgres_rows import (
+    ChunkBody,
+    forget_finished,
+    forget_orphans,
+    forget_spent,
+    insert_all,
+)
+from relay.spool.postgres_schema import LOCKS, OWNING, migrate
+from relay.spool.postgres_writer import PostgresWriter
+from relay.spool.records import ms
+from relay.spool.sqlite import SqliteSpool, WriteDown
+
+T = TypeVar("T")
+
+_OWNER = "spool:owner"
+"""Under which the database remembers who works on it."""
+_READERS = 4
+"""Connections for reading, and for the pieces of large bodies."""
+_PATIENCE = 2.0
+"""Seconds to wait for one of them."""
+_LAST_ONE_LEAVES = 1.5
+"""Seconds that the server may take to see that the relay before us has ended."""
+_LOOK_EVERY = 1.0
+"""Seconds between looks whether the database answers: how soon listeners take mail again after it was away."""
+_ORPHAN_AGE = 86_400.0
+"""Seconds after which a body whose message was never stored is forgotten: no client sends for so long."""
+
+
+def replica_name() -> str:
+    """What this process is called in the database: ``RELAY_REPLICA``, or host and process."""
+    return os.environ.get("RELAY_REPLICA") or f"{socket.gethostname()}:{os.getpid()}"
+
+
+def shown_url(url: str) -> str:
+    """The URL without a password in it."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user, _, hosts = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{hosts}").geturl()
+
+
+class PostgresSpool(SqliteSpool):
+    """See `relay.spool.contract.Spool`."""
+
+    def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
+        super().__init__(dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
+        self._settings = settings
+        self._name = replica_name()
+        self._incarnation = f"{self._name} {uuid.uuid4().hex}"
+        self._owner = self._started = False
+        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._database = PostgresWriter(settings.url, f"relay {self._name}", self._greet)
+        self._writer = self._database
+        self._looking: asyncio.Task[None] | None = None
+        self._orphans_until = 0.0
+
+    # opening and closing
+
+    async def open(self, *, owner: bool = True) -> None:
+        self._owner = owner
+        try:
+            await self._writer.start()
+        except BaseException as error:
+            raise plain_error(error) from error
+        self._pool = ConnectionPool(
+            self._settings.url,
+            kwargs=arguments(self._settings.url, f"relay {self._name} reading"),
+            configure=prepare,
+            check=ConnectionPool.check_connection,
+            min_size=1,
+            max_size=_READERS,
+            timeout=_PATIENCE,
+            reconnect_timeout=_PATIENCE,
+            open=False,
+            name="spool",
+        )
+        await asyncio.to_thread(self._pool.open)
+        try:
+            last = await self._read(lambda c: c.execute("SELECT max(id) FROM message").fetchone())
+            self._ids = ids.Ids(int(last[0] or 0))
+            await self._look()
+        except BaseException:
+            await self.close()
+            raise
+        if owner:
+            self._looking = asyncio.ensure_future(self._keep_looking())
+
+    def _greet(self, connection: psycopg.Connection[Row]) -> None:
+        """The writer's new connection: schema up to date, and nobody else at work."""
+        migrate(connection)
+        if not self._owner:
+            return
+        deadline = time.monotonic() + _LAST_ONE_LEAVES
+        while time.monotonic() < deadline:
+            row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, OWNING)).fetchone()
+            if row == (True,):
+                self._take_place(connection)
+                return
+            time.sleep(0.1)
+        other = connection.execute(
+            "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
+            " AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted",
+            (LOCKS, OWNING),
+        ).fetchone()
+        raise SpoolBusy(
+            f"another relay ({other[0].removeprefix('relay ') if other else 'unknown'}) is running on this spool",
+            remedy="Stop it first, or give this one a spool.url of its own (another database).",
+        )
+
+    def _take_place(self, connection: psycopg.Connection[Row]) -> None:
+        """The spool is ours. After a lost connection only if no other relay has been at work meanwhile: that one has
+        given what we were submitting to somebody else, and what it left under way only a start takes up."""
+        if not self._started:
+            connection.execute(
+                "INSERT INTO memory VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (_OWNER, self._incarnation),
+            )
+            self._started = True
+            return
+        row = connection.execute("SELECT value FROM memory WHERE key = %s", (_OWNER,)).fetchone()
+        if row != (self._incarnation,):
+            raise SpoolBusy(
+                "another relay took this spool over while this one had lost the database",
+                remedy="Restart relay.",
+            )
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            looking, self._looking = self._looking, None
+            looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
+        await self._writer.stop()
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await asyncio.to_thread(pool.close)
+
+    async def _keep_looking(self) -> None:
+        """Notices that the database is away, and that it is back, also while nobody asks for anything."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            with contextlib.suppress(SpoolError):
+                await self._look()
+
+    async def _look(self) -> None:
+        self._stored = await self._writer.run(
+            lambda c: int(c.execute("SELECT bytes FROM total").fetchone()[0])
+        )
+
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        pool = self._pool
+        if pool is None:
+            raise SpoolError("the spool is closed")
+        if self._database.trouble is not None:
+            raise self._database.trouble
+
+        def run() -> T:
+            with pool.connection() as connection:
+                return read(Statements(connection).as_sqlite())
+
+        try:
+            return await asyncio.to_thread(run)
+        except (psycopg.Error, PoolTimeout) as error:
+            raise plain_error(error) from error
+
+    # accepting
+
+    def draft(self) -> PostgresDraft:  # type: ignore[override]
+        return PostgresDraft(self, self._ids.next(self.now()))
+
+    async def has_room(self, size: int) -> bool:
+        """By ``max_size``; what the server's disk has left shows when it refuses. Raises SpoolError while it is away."""
+        if self._database.trouble is not None:
+            raise self._database.trouble
+        return self._stored + self._arriving + size <= self._settings.max_size
+
+    async def keep(self, row: NewRow) -> None:
+        """Write an acceptance and wake its lane."""
+        await self._writer.run(lambda c: insert_all(c, [row]))
+        self._stored += len(row.message.header) + row.body_size
+        self._wake(row.message.lane)
+
+    async def add_chunk(self, number: int, n: int, data: bytes) -> None:
+        """A piece of a large body. Not waited for on the disk: the message's commit, later in the log, is."""
+
+        def add(connection: sqlite3.Connection) -> None:
+            connection.execute("BEGIN")
+            try:
+                connection.execute("SET LOCAL synchronous_commit = off")
+                connection.execute("INSERT INTO chunk VALUES (?, ?, ?)", (number, n, data))
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+        await self._read(add)
+
+    async def drop_chunks(self, number: int) -> None:
+        """The pieces of a message that does not come; upkeep finds them later when the database is away."""
+        with contextlib.suppress(SpoolError):
+            await self._read(lambda c: c.execute("DELETE FROM chunk WHERE message = ?", (number,)).close())
+
+    def _body(self, number: int, body: bytes | None, size: int) -> Body:
+        return BytesBody(body) if body is not None else ChunkBody(number, size, self._chunk)
+
+    async def _chunk(self, number: int, n: int) -> bytes:
+        row = await self._read(
+            lambda c: c.execute("SELECT data FROM chunk WHERE message = ? AND n = ?", (number, n)).fetchone()
+        )
+        if row is None:
+            raise SpoolError(f"the content of message {ids.show(number)} is gone")
+        return bytes(row[0])
+
+    # delivering
+
+    async def recover(self) -> Recovered:
+        now, hold = ms(self.now()), self._settings.on_uncertain == "hold"
+        return await self._writer.run(lambda c: delivery.recover(c, now, hold_uncertain=hold))
+
+    async def claim(self, lane: str, limit: int, now: float) -> list[Claim]:
+        return await self._writer.run(lambda c: delivery.claim(c, lane, limit, ms(now)))
+
+    async def unclaim(self, ids_: Sequence[str]) -> None:
+        numbers = [_number(text) for text in ids_]
+        await self._writer.run(lambda c: delivery.unclaim(c, numbers))
+
+    async def begin(
+        self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
+    ) -> None:
+        number, done = _number(claim_id), dict(sent or {})
+        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+
+    async def settle(self, settlement: Settlement, now: float) -> None:
+        await self._write_down(delivery.settle, settlement, now)
+
+    async def _write_down(self, write: WriteDown, settlement: Settlement, now: float) -> bool | None:
+        rows = [
+            NewRow(self._ids.next(self.now()), self.now(), mail.message, mail.body, len(mail.body))
+            for mail in settlement.notices
+        ]
+
+        def change(connection: sqlite3.Connection) -> tuple[bool | None, int]:
+            gone = write(connection, settlement, ms(now))
+            if gone is not None:
+                insert_all(connection, rows)
+            return gone, int(connection.execute("SELECT bytes FROM total").fetchone()[0])
+
+        gone, self._stored = await self._writer.run(change)
+        self._wake(*([settlement.move_to] if settlement.move_to else []), *(row.message.lane for row in rows))
+        return gone
+
+    # operators
+
+    async def stats(self) -> SpoolStats:
+        row = await self._read(
+            lambda c: c.execute(
+                "SELECT (SELECT sum(queued + active + deferred + held) FROM lane), (SELECT bytes FROM total)"
+            ).fetchone()
+        )
+        free = max(0, self._settings.max_size - row[1])
+        return SpoolStats(shown_url(self._settings.url), int(row[0] or 0), int(row[1]), free)
+
+    # upkeep
+
+    async def tend(self, now: float) -> float:
+        def change(connection: sqlite3.Connection) -> int:
+            gone = forget_finished(connection, ms(now - self._settings.history))
+            gone += forget_spent(connection, now)
+            if now >= self._orphans_until:
+                gone += forget_orphans(connection, ids.Ids().next(now - _ORPHAN_AGE))
+            return gone
+
+        gone = await self._writer.run(change)
+        if not gone:
+            self._orphans_until = now + 3600.0
+        return 0.05 if gone else 30.0
+
+
+def _number(text: str) -> int:
+    number = ids.read(text)
+    if number is None:
+        raise SpoolError(f"{text!r} is no message id")
+    return number

@@ -1,0 +1,86 @@
+"""A message that arrives at a PostgreSQL spool: in memory up to a bound, beyond it stored piece by piece as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from relay.errors import SpoolError
+from relay.spool import ids
+from relay.spool.contract import NewMessage
+from relay.spool.intake import NewRow
+from relay.spool.postgres_rows import BODY_IN_ROW, CHUNK
+
+if TYPE_CHECKING:
+    from relay.spool.postgres import PostgresSpool
+
+
+class PostgresDraft:
+    """See `relay.spool.contract.Draft`."""
+
+    __slots__ = ("_chunks", "_over", "_parts", "_pending", "_spool", "number", "size")
+
+    def __init__(self, spool: PostgresSpool, number: int) -> None:
+        self._spool = spool
+        self.number = number
+        self._parts: list[bytes] = []
+        self._pending = 0
+        self._chunks = 0
+        self._over = False
+        self.size = 0
+
+    @property
+    def id(self) -> str:
+        return ids.show(self.number)
+
+    async def write(self, data: bytes) -> None:
+        self._parts.append(bytes(data))
+        self.size += len(data)
+        self._pending += len(data)
+        self._spool.reserve(len(data))
+        while self._pending >= CHUNK:
+            await self._spill()
+
+    async def _spill(self) -> None:
+        """One full piece (the last one may be shorter) to the database."""
+        gathered = b"".join(self._parts)
+        piece, rest = gathered[:CHUNK], gathered[CHUNK:]
+        self._parts = [rest] if rest else []
+        self._pending = len(rest)
+        self._chunks += 1
+        await self._spool.add_chunk(self.number, self._chunks - 1, piece)
+
+    async def commit(self, message: NewMessage) -> None:
+        """Runs to its end even when the caller goes away: see the contract."""
+        await asyncio.shield(asyncio.ensure_future(self._commit(message)))
+
+    async def _commit(self, message: NewMessage) -> None:
+        if self._over:
+            raise SpoolError("this draft was already used")
+        self._over = True
+        try:
+            body: bytes | None = None
+            if self._chunks or self.size > BODY_IN_ROW:
+                while self._pending:
+                    await self._spill()
+            else:
+                body = b"".join(self._parts)
+            await self._spool.keep(NewRow(self.number, self._spool.now(), message, body, self.size))
+        except BaseException:
+            await self._forget()
+            raise
+        finally:
+            self._spool.reserve(-self.size)
+            self._parts.clear()
+
+    async def discard(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._spool.reserve(-self.size)
+        await self._forget()
+
+    async def _forget(self) -> None:
+        self._parts.clear()
+        if self._chunks:
+            await self._spool.drop_chunks(self.number)

@@ -1,0 +1,178 @@
+"""The writer of a PostgreSQL spool: many callers' changes in one transaction, as `relay.spool.writer` has it.
+
+Every transaction first takes one advisory lock, so that changes of all processes follow one another, as they do in
+SQLite: what a change has read cannot change before it writes, and two of them never lock one another out. The lock is
+let go with the commit. Waiting for it and for the disk is shared by everything that gathered meanwhile.
+
+When the connection breaks during COMMIT nobody knows at first whether it took place. Then PostgreSQL is asked as soon
+as it answers again (``pg_xact_status``, documentation 9.27.8), so that a client hears 250 for what is stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import psycopg
+
+from relay.errors import SpoolError
+from relay.spool.postgres_link import Row, Statements, connect, plain_error
+from relay.spool.postgres_schema import LOCKS, WRITING
+from relay.spool.writer import Writer, _answer, _Waiting
+
+_AGAIN = 1.0
+"""Seconds between tries to connect; meanwhile every change fails at once, so that listeners answer 451 at once."""
+_DECIDED_WITHIN = 10.0
+"""Seconds to find out what became of a commit: longer than a restart of the server takes, shorter than clients wait."""
+_LOCKED = "SELECT pg_advisory_xact_lock($1, $2), pg_current_xact_id()::text"
+
+Prepare = Callable[["psycopg.Connection[Row]"], None]
+
+
+class Session:
+    """The connection of the writer's thread, made anew when it was lost."""
+
+    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
+        self._url = url
+        self._name = name
+        self._prepare = prepare
+        self._connection: psycopg.Connection[Row] | None = None
+        self._next_try = 0.0
+        self.trouble: SpoolError | None = None
+        """Why the database is away; None while it answers."""
+
+    def connection(self) -> psycopg.Connection[Row]:
+        """A connection that works as far as is known. Raises SpoolError, at once when it was tried just before."""
+        if self._connection is not None and not lost(self._connection):
+            return self._connection
+        self.close()
+        if self.trouble is not None and time.monotonic() < self._next_try:
+            raise self.trouble
+        try:
+            self._connection = self._open()
+        except Exception as error:
+            self.trouble = plain_error(error)
+            self._next_try = time.monotonic() + _AGAIN
+            raise self.trouble from error
+        self.trouble = None
+        return self._connection
+
+    def _open(self) -> psycopg.Connection[Row]:
+        connection = connect(self._url, self._name)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def broke(self, error: BaseException) -> None:
+        """The connection is gone: say so to everybody until there is another."""
+        self.trouble = plain_error(error)
+        self._next_try = 0.0
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.close()
+
+
+def lost(connection: psycopg.Connection[Row]) -> bool:
+    """Whether nothing more can come of this connection."""
+    return connection.closed or connection.broken
+
+
+class PostgresWriter(Writer):
+    """Runs changes on one connection, in order, in shared transactions; connects again by itself."""
+
+    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
+        self._session = Session(url, name, prepare)
+        super().__init__(self._first)
+
+    @property
+    def trouble(self) -> SpoolError | None:
+        """Why changes cannot be made just now; None while they can."""
+        return self._session.trouble
+
+    def _first(self) -> sqlite3.Connection:
+        self._session.connection()
+        return cast(
+            "sqlite3.Connection", self._session
+        )  # what `Writer` hands through to `_transact`, and closes
+
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+        self._try(batch)
+        _answer(batch)
+
+    def _try(self, batch: list[_Waiting]) -> None:
+        try:
+            self._together(self._session.connection(), batch)
+        except Exception as error:
+            self._apart(batch, error)
+        else:
+            self.commits += 1
+            self.changes += len(batch)
+
+    def _together(self, connection: psycopg.Connection[Row], batch: list[_Waiting]) -> None:
+        try:
+            with connection.pipeline() as pipeline:
+                connection.execute("BEGIN")
+                started = psycopg.RawCursor(connection).execute(_LOCKED, (LOCKS, WRITING))
+                statements = Statements(connection, pipeline).as_sqlite()
+                for waiting in batch:
+                    waiting.result = cast("Callable[[Any], Any]", waiting.change)(statements)
+                row = started.fetchone()
+            assert row is not None
+        except BaseException as error:
+            self._roll_back(connection, error)
+            raise
+        self._commit(connection, str(row[1]))
+
+    def _roll_back(self, connection: psycopg.Connection[Row], error: BaseException) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+        if lost(connection):
+            self._session.broke(error)
+
+    def _apart(self, batch: list[_Waiting], error: Exception) -> None:
+        """What failed together is done one by one, so that one bad change takes no other with it."""
+        if len(batch) == 1 or self._session.trouble is not None:
+            for waiting in batch:
+                waiting.error = plain_error(error)
+            return
+        for waiting in batch:
+            self._try([waiting])
+
+    def _commit(self, connection: psycopg.Connection[Row], transaction: str) -> None:
+        try:
+            connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if not lost(connection):
+                self._roll_back(connection, error)
+                raise
+            self._session.broke(error)
+            if not self._was_committed(transaction):
+                raise
+
+    def _was_committed(self, transaction: str) -> bool:
+        """What became of a commit whose answer was lost. Raises SpoolError when that cannot be found out in time."""
+        deadline = time.monotonic() + _DECIDED_WITHIN
+        while time.monotonic() < deadline:
+            try:
+                found = self._session.connection().execute(
+                    "SELECT pg_xact_status(%s::text::xid8)", (transaction,)
+                )
+                row = found.fetchone()
+                if row is None or row[0] != "in progress":
+                    return row is not None and row[0] == "committed"
+            except (SpoolError, psycopg.Error):
+                pass
+            time.sleep(0.1)
+        raise SpoolError(
+            "the database of the spool went away during a commit, and it is not known whether it took place"
+        )
