@@ -24,12 +24,15 @@ from relay.settings import Settings
 Answer = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 _LONGEST_PATH = 100
 """Unix socket paths end at about 104 octets on some systems."""
+_OWN_FOLDER = Path("/var/lib/relay")
 _LONGEST_LINE = 8 * 1024 * 1024
 _HAS_UNIX = hasattr(socket, "AF_UNIX") and os.name != "nt"
 
 
 def control_path(settings: Settings) -> Path:
-    """Where the channel of this configuration is: beside the spool, or in the temporary folder when that is too long."""
+    """Where the channel of this configuration is: beside a spool in a file; for one on a server in relay's own folder
+    where that exists (a service's temporary folder may be its own), else, and for too long a path, in the temporary one.
+    """
     url = settings.spool.url
     if url.startswith("sqlite:///"):
         path = Path(url.removeprefix("sqlite:///")).absolute()
@@ -37,6 +40,8 @@ def control_path(settings: Settings) -> Path:
         if len(os.fsencode(path)) <= _LONGEST_PATH:
             return path
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    if not url.startswith("sqlite:") and os.access(_OWN_FOLDER, os.W_OK):
+        return _OWN_FOLDER / f"{name}.control"
     user = os.getuid() if hasattr(os, "getuid") else 0
     return Path(tempfile.gettempdir()) / f"relay-{user}-{name}.control"
 

@@ -17,7 +17,7 @@ from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
-from relay.errors import ControlError, RelayError
+from relay.errors import ControlError, RelayError, SpoolError
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
 from relay.message import Client
@@ -392,8 +392,11 @@ class Daemon:
         reasons = []
         if not self.listeners or self.started is None:
             reasons.append("not listening yet")
-        if not await self.spool.has_room(1024):
-            reasons.append("the spool is full")
+        try:
+            if not await self.spool.has_room(1024):
+                reasons.append("the spool is full")
+        except SpoolError as error:
+            reasons.append(str(error))
         return {"ok": not reasons, "reasons": reasons}
 
     async def status(self) -> dict[str, Any]:

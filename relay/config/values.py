@@ -359,16 +359,27 @@ def read_spool_url(value: object) -> str:
     """``sqlite:////absolute/path``, ``sqlite:///relative/path`` or ``postgresql://...``."""
     text = text_of(value)
     remedy = "write sqlite:////var/lib/relay/spool.db (four slashes: an absolute path) or postgresql://user@host/db"
-    parts = _split_url(text)
-    if parts is not None and parts.scheme == "postgresql":
-        if not parts.path.strip("/"):
-            raise bad("names no database", "write postgresql://user@host/database")
-        return text
+    if text.startswith("postgresql://"):
+        return _postgresql_url(text)
     if not text.startswith("sqlite:///") or not text.removeprefix("sqlite:///").strip("/"):
         raise bad("is not an address of a spool", remedy)
     path = text.removeprefix("sqlite:///")
     if ":memory:" in path or "?" in path or not path.isprintable():
         raise bad("is not a plain file: mail must survive a restart", remedy)
+    return text
+
+
+def _postgresql_url(text: str) -> str:
+    """As libpq reads it (PostgreSQL documentation 34.1.1.2): also several ``host:port`` with commas between them."""
+    remedy = "write postgresql://user@host/database, or user@host1,host2 for a group that fails over"
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = None
+    if parts is None or not text.isprintable() or " " in text:
+        raise bad("is not an address of a database", remedy)
+    if not parts.path.strip("/"):
+        raise bad("names no database", remedy)
     return text
 
 

@@ -76,7 +76,7 @@ def test_show_prints_yaml_or_json(file):
     as_json = CliRunner().invoke(config_app, ["show", "--config", str(file), "--json"])
     assert (as_yaml.exit_code, as_json.exit_code) == (0, 0)
     assert json.loads(as_json.stdout) == yaml.safe_load(as_yaml.stdout)
-    assert "warning: spool.url: it holds a password" in as_json.stderr
+    assert "spool.url: it holds a password" in as_json.stderr
 
 
 def test_show_of_a_faulty_configuration_exits_2(tmp_path):

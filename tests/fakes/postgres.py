@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -36,9 +37,11 @@ class PostgresServer:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="relay-pg-", dir="/tmp"))
         # PostgreSQL refuses to run as root
-        self._user = "postgres" if os.geteuid() == 0 else None
-        if self._user is not None:
-            shutil.chown(self.folder, self._user)
+        self._as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            self._as_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
         self._run("initdb", "--username=relay", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
@@ -49,19 +52,18 @@ class PostgresServer:
 
     def _run(self, program: str, *options: str) -> None:
         environment = {**os.environ, "PGDATA": str(self._data), "LC_ALL": "C"}
-        user = (
-            {
-                "user": pwd.getpwnam(self._user).pw_uid,
-                "group": pwd.getpwnam(self._user).pw_gid,
-                "extra_groups": [],
-            }
-            if self._user
-            else {}
-        )
         done = subprocess.run(
-            [_program(program), *options], env=environment, cwd=self.folder, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=120, check=False, **user,
-        )  # fmt: skip
+            [_program(program), *options],
+            env=environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            # a server would keep a pipe open
+            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            timeout=120,
+            check=False,
+            **self._as_user,
+        )
         assert done.returncode == 0, f"{program} failed: {(done.stdout or b'').decode()} {self.log()}"
 
     def log(self) -> str:
