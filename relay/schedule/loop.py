@@ -27,6 +27,7 @@ from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
+from relay.schedule.telling import Unwritten
 from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
@@ -70,6 +71,7 @@ class Scheduler:
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.pools = Pools(self, settings)
         self.verdicts = Verdicts(self)
+        self.unwritten = Unwritten()
         self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)

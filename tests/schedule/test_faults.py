@@ -7,6 +7,7 @@ import dataclasses
 
 import pytest
 
+from relay import events
 from relay.errors import SpoolBusy
 from relay.message import Outcome, Reply, Report, Result, Scope
 from relay.schedule import carrier, holds, loop, outlook
@@ -21,8 +22,9 @@ __all__ = ["house"]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Try again at once what the spool refused."""
-    for room, name in ((loop, "_AGAIN"), (holds, "_AGAIN"), (carrier, "_SPOOL_AGAIN")):
-        monkeypatch.setattr(room, name, 0.01)
+    monkeypatch.setattr(loop, "_AGAIN", 0.01)
+    monkeypatch.setattr(holds, "_AGAIN", 0.01)
+    monkeypatch.setattr(carrier, "_SPOOL_AGAIN", (0.01,))
 
 
 class Failing:
@@ -75,6 +77,24 @@ async def test_a_hold_that_could_not_be_written_is_in_force_and_written_later(ho
     await h.sent(2)
 
 
+async def test_outcomes_that_wait_for_a_full_disk_are_told_once_and_once_when_written(house, monkeypatch):
+    monkeypatch.setattr(carrier, "_SPOOL_AGAIN", (0.01,))
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(events, "trouble", lambda **fields: told.append(("trouble", fields["what"])))
+    monkeypatch.setattr(events, "notice", lambda **fields: told.append(("notice", fields["what"])))
+    h = await house()
+    failing = Failing(h.spool, "settle", 40)
+    for _ in range(5):
+        await accept(h.spool)
+    await h.sent(5)
+    await h.quiet()
+    assert failing.left == 0
+    assert told == [
+        ("trouble", "outcomes wait to be written: locked by another process"),
+        ("notice", "the spool has taken the outcomes that waited"),
+    ]
+
+
 POLICY = Outcome(
     Result.HELD,
     Scope.MESSAGE,
@@ -123,16 +143,17 @@ async def test_a_probe_that_fails_lets_another_message_be_the_next(house):
     assert h.courier.sent[0].source == "fine"
 
 
+def held_senders(h: House):
+    return h.scheduler.lanes[LANE].held_senders
+
+
 async def test_a_denied_sender_is_tried_again_by_itself(house, monkeypatch):
     monkeypatch.setattr(holds, "PROBES", (0.02,))
     h = await house()
     h.courier.answer = lambda claim: Report({"anna@example.net": DENIED}, DENIED)
     for _ in range(3):
         await accept(h.spool)
-    await h.shows("held", 3)
-    tries = len(h.courier.opened)
-    await h.courier.until(lambda: h.scheduler.lanes[LANE].held_senders["app@legacy.local"].probes >= 2)
-    assert len(h.courier.opened) >= tries
+    await h.courier.until(lambda: any(one.probes >= 2 for one in held_senders(h).values()))
     h.courier.answer = lambda claim: SENT
     await h.sent(3)
 
