@@ -27,8 +27,8 @@ class UpstreamState:
 
     name: str
     hold: Hold | None = None
-    probing: bool = False
-    """One lane is trying for all."""
+    probing: str = ""
+    """The lane that is trying for all just now."""
     slowed: Outcome | None = None
     """A throttling reply about the whole tenant, in force until ``slowed_until``."""
     slowed_until: float = 0.0

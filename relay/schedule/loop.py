@@ -231,11 +231,11 @@ class Scheduler:
                 pause = None if look is None else max(0.001, look - self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
-                pause = _AGAIN
+                pause, lane.may_have_work = _AGAIN, True  # what could not be claimed is still there
             except Exception as error:
                 # a fault of ours must not stop a lane
                 events.trouble(where=f"lane {lane.name}", what=f"unexpected error: {error!r}", error=error)
-                pause = _AGAIN
+                pause, lane.may_have_work = _AGAIN, True
             try:
                 async with asyncio.timeout(pause):
                     await lane.wake.wait()
