@@ -23,7 +23,6 @@ from relay.deliver.parcel import Parcel
 from relay.errors import SpoolError, TokenError
 from relay.message import Content, Outcome, Recipient, Report, Result
 from relay.spool.contract import Claim
-from relay.tokens.contract import Resource
 
 if TYPE_CHECKING:
     from relay.deliver.graph.client import GraphClient
@@ -218,12 +217,8 @@ class GraphConnection:
         return outcome
 
     async def _turned_away(self, outcome: Outcome) -> Outcome:
-        """The token may only be older than a consent that was given since: the next try gets a fresh one."""
+        """The token may only be older than a consent that was given since: it is in doubt, and the next try gets a fresh one."""
         self._broken = True
-        try:
-            self._client.tokens.discard(await self._client.tokens.token(Resource.GRAPH))
-        except TokenError as error:
-            return token_outcome(error)
         return await self._witness.refused(outcome)
 
     def details(self) -> dict[str, str]:

@@ -189,6 +189,25 @@ async def test_a_large_message_without_read_write_is_held_with_the_remedy(tmp_pa
         assert one.sim.messages == []
 
 
+async def test_large_mail_goes_at_the_first_try_after_read_write_was_granted(tmp_path: Path) -> None:
+    """The token is older than the consent: it is fetched again, at once after a reload."""
+    async with tenant(tmp_path, "Mail.Send") as one:
+        assert (await one.send(body=b"x" * 5_000_000)).code == "mail-readwrite-missing"
+        await one.sim.change(permissions=["Mail.Send", "Mail.ReadWrite"])
+        one.reload()
+        assert (await one.send(body=b"x" * 5_000_000)).result is Result.SENT
+        assert len(one.sim.messages) == 1
+
+
+async def test_a_missing_permission_costs_no_token_that_still_serves(tmp_path: Path) -> None:
+    """Entra away and large mail held: mail of usual size goes on."""
+    async with tenant(tmp_path, "Mail.Send") as one:
+        await one.send()
+        await one.sim.change(entra_down="refuse")
+        assert (await one.send(body=b"x" * 5_000_000)).code == "mail-readwrite-missing"
+        assert (await one.send()).result is Result.SENT
+
+
 @pytest.mark.parametrize(
     ("lost_at", "complete", "uncertain"),
     [
