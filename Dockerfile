@@ -4,7 +4,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY relay relay
-RUN python -m venv /opt/relay && /opt/relay/bin/pip install --no-cache-dir --quiet .
+RUN python -m venv /opt/relay && /opt/relay/bin/pip install --no-cache-dir --quiet '.[postgresql]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/relay /opt/relay

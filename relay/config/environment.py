@@ -67,7 +67,7 @@ VARIABLES = (
     Variable("RELAY_LOG_LEVEL", "log.level", "debug, info, warning or error."),
     Variable("RELAY_LOG_FORMAT", "log.format", "auto, text or json."),
 )
-OTHERS = ("RELAY_CONFIG", "RELAY_CREDENTIALS")
+OTHERS = ("RELAY_CONFIG", "RELAY_CREDENTIALS", "RELAY_REPLICA")
 """Variables that are ours but set no key."""
 _BY_NAME = {variable.name: variable for variable in VARIABLES}
 

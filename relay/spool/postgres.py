@@ -3,7 +3,8 @@
 Rows, states and turns are those of the SQLite spool, and so are the functions that change them: this class gives them
 another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`).
 One relay works on a spool at a time: its writer's session holds an advisory lock that ends with the session, so that
-a relay that was cut off cannot write what another one has taken over.
+a relay that was cut off cannot write what another one has taken over. Another that is started meanwhile is refused,
+unless the first has stood still for `_STALLED` seconds: then its session is ended and its work taken over.
 """
 
 from __future__ import annotations
@@ -54,6 +55,15 @@ _PATIENCE = 2.0
 """Seconds to wait for one of them."""
 _LAST_ONE_LEAVES = 1.5
 """Seconds that the server may take to see that the relay before us has ended."""
+_STALLED = 20.0
+"""Seconds of silence after which a relay that has the spool, and speaks with its database every second, is given up."""
+_END_A_STALLED_OWNER = (
+    # a role may end sessions of its own (PostgreSQL documentation 9.27.2); the place goes with the session
+    "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
+    " WHERE l.locktype = 'advisory' AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted"
+    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND clock_timestamp() - a.state_change > %s * interval '1 second'"
+)
 _LOOK_EVERY = 1.0
 """Seconds between looks whether the database answers: how soon listeners take mail again after it was away."""
 _ORPHAN_AGE = 86_400.0
@@ -131,10 +141,12 @@ class PostgresSpool(SqliteSpool):
             if row == (True,):
                 self._take_place(connection)
                 return
+            connection.execute(_END_A_STALLED_OWNER, (LOCKS, OWNING, _STALLED))
             time.sleep(0.1)
         other = connection.execute(
             "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
-            " AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted",
+            " AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted"
+            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             (LOCKS, OWNING),
         ).fetchone()
         raise SpoolBusy(

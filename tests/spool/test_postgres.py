@@ -160,6 +160,32 @@ async def test_a_relay_that_lost_the_database_stays_out_when_another_took_over(m
     assert await ask(make, "SELECT state FROM message") == [(1,)]
 
 
+async def test_a_relay_that_stands_still_loses_its_place_and_cannot_settle_what_another_took(
+    make, monkeypatch
+):
+    """As one that is frozen (SIGSTOP): its session is alive, and silent."""
+    monkeypatch.setattr("relay.spool.postgres._STALLED", 2.0)
+    monkeypatch.setattr("relay.spool.postgres._LAST_ONE_LEAVES", 0.3)
+    frozen = await make()
+    message_id = await accept(frozen)
+    claim = await claim_one(frozen, make.clock.now())
+    await frozen.begin(claim.id, make.clock.now(), 1)
+    other = PostgresSpool(spool_settings(make.folder, url=make.url), make.clock)
+    with pytest.raises(SpoolBusy):
+        await other.open()
+    assert frozen._looking is not None
+    frozen._looking.cancel()
+    await eventually(other.open)
+    assert (await other.recover()).uncertain == (message_id,)
+    with pytest.raises(SpoolError):
+        await settle(frozen, claim, SENT, make.clock.now())
+    with pytest.raises(SpoolError):
+        await frozen.begin(claim.id, make.clock.now(), 1)
+    (trace,) = await other.trace(message_id)
+    assert (trace.state, trace.events[-1].event) == ("queued", "uncertain")
+    await other.close()
+
+
 async def test_a_relay_goes_on_with_its_claims_when_the_connection_breaks(make):
     spool = await make()
     await accept(spool)
