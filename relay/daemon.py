@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -71,16 +72,37 @@ async def _run(settings: Settings, load: Load) -> int:
     stop = asyncio.Event()
     _watch_signals(daemon, stop)
     try:
-        await daemon.start()
+        if not await _started(daemon, stop):
+            return 0
     except (RelayError, OSError) as error:
         events.trouble(where="start", what=str(error), remedy=getattr(error, "remedy", ""))
         await daemon.stop(0.0)
         return 1
-    await stop.wait()
+    await _told_to_stop(daemon, stop)
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
     events.notice(what="stopped")
-    return 0
+    return 1 if daemon.spool.standing_by else 0
+
+
+async def _started(daemon: Daemon, stop: asyncio.Event) -> bool:
+    """Start; False when it was told to stop while it stood by for another relay's place at the spool."""
+    starting, stopping = asyncio.ensure_future(daemon.start()), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if daemon.spool.standing_by and not starting.done():
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+    stopping.cancel()
+    await starting
+    return True
+
+
+async def _told_to_stop(daemon: Daemon, stop: asyncio.Event) -> None:
+    """By a signal; or another relay has taken the spool over, and the service starts this one again, to stand by."""
+    while not stop.is_set() and not daemon.spool.standing_by:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 1.0)
 
 
 def _watch_signals(daemon: Daemon, stop: asyncio.Event) -> None:

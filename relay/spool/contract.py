@@ -310,6 +310,9 @@ Wake = Callable[[str], None]
 class Spool(Protocol):
     """Durable mail. All methods are coroutine-safe; errors are SpoolError and its subclasses."""
 
+    standing_by: bool
+    """Another relay has the spool: `open` waits for its place, or (later) the place was lost and a restart is due."""
+
     async def open(self, *, owner: bool = True) -> None:
         """Create or migrate the schema. ``owner`` takes the place of the one daemon (SQLite); operators' commands do not."""
         ...

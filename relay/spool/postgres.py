@@ -3,8 +3,8 @@
 Rows, states and turns are those of the SQLite spool, and so are the functions that change them: this class gives them
 another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`).
 One relay works on a spool at a time: its writer's session holds an advisory lock that ends with the session, so that
-a relay that was cut off cannot write what another one has taken over. Another that is started meanwhile is refused,
-unless the first has stood still for `_STALLED` seconds: then its session is ended and its work taken over.
+a relay that was cut off cannot write what another one has taken over. Another that is started meanwhile stands by until
+that place is free. It ends the session of one that has stood still for `_STALLED` seconds, and takes its work over.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from relay import events
 from relay.clock import Clock
 from relay.errors import SpoolBusy, SpoolError
 from relay.message import Body, BytesBody, Outcome
@@ -53,8 +54,8 @@ _READERS = 4
 """Connections for reading, and for the pieces of large bodies."""
 _PATIENCE = 2.0
 """Seconds to wait for one of them."""
-_LAST_ONE_LEAVES = 1.5
-"""Seconds that the server may take to see that the relay before us has ended."""
+_LAST_ONE_LEAVES = 1.0
+"""Seconds that the server may take to see that the relay before us has ended: no reason to speak of standing by."""
 _STALLED = 20.0
 """Seconds of silence after which a relay that has the spool, and speaks with its database every second, is given up."""
 _END_A_STALLED_OWNER = (
@@ -104,8 +105,8 @@ class PostgresSpool(SqliteSpool):
     async def open(self, *, owner: bool = True) -> None:
         self._owner = owner
         try:
-            await self._writer.start()
-        except BaseException as error:
+            await self._start_when_free()
+        except Exception as error:
             raise plain_error(error) from error
         self._pool = ConnectionPool(
             self._settings.url,
@@ -129,6 +130,22 @@ class PostgresSpool(SqliteSpool):
             raise
         if owner:
             self._looking = asyncio.ensure_future(self._keep_looking())
+
+    async def _start_when_free(self) -> None:
+        """Stands by while another relay has the spool, whatever else becomes of the database meanwhile."""
+        while True:
+            try:
+                await self._writer.start()
+            except SpoolError as error:
+                if not self._owner or not (self.standing_by or isinstance(error, SpoolBusy)):
+                    raise
+                if not self.standing_by:
+                    self.standing_by = True
+                    events.notice(what=f"standing by: {error}")
+                await asyncio.sleep(_LOOK_EVERY)
+            else:
+                self.standing_by = False
+                return
 
     def _greet(self, connection: psycopg.Connection[Row]) -> None:
         """The writer's new connection: schema up to date, and nobody else at work."""
@@ -166,9 +183,10 @@ class PostgresSpool(SqliteSpool):
             return
         row = connection.execute("SELECT value FROM memory WHERE key = %s", (_OWNER,)).fetchone()
         if row != (self._incarnation,):
+            self.standing_by = True
             raise SpoolBusy(
-                "another relay took this spool over while this one had lost the database",
-                remedy="Restart relay.",
+                "another relay took this spool over while this one was cut off or stood still",
+                remedy="Restart relay, as its service does by itself: then it stands by.",
             )
 
     async def close(self) -> None:

@@ -61,6 +61,8 @@ def path_of(url: str) -> Path:
 class SqliteSpool:
     """See `relay.spool.contract.Spool`."""
 
+    standing_by = False  # a second daemon on the same file is a mistake, and refused
+
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
         self._settings = settings
         self._clock = clock or SystemClock()

@@ -124,17 +124,21 @@ async def test_one_failing_change_takes_no_other_with_it(make, statement):
     assert [one.lane for one in await spool.lanes()] == [LANE]
 
 
-async def test_a_second_relay_is_refused_with_the_reason(make, monkeypatch):
+async def test_a_second_relay_says_so_and_stands_by_until_the_first_has_left(make, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr("relay.events.notice", lambda *, what: said.append(what))
     spool = await make()
-    monkeypatch.setenv("RELAY_REPLICA", "the-other")
     other = PostgresSpool(spool_settings(make.folder, url=make.url))
-    with pytest.raises(SpoolBusy, match=f":{os.getpid()}") as caught:
-        await other.open()
-    assert "spool.url" in caught.value.remedy
+    opening = asyncio.ensure_future(other.open())
+    async with asyncio.timeout(30):
+        while not said:
+            await asyncio.sleep(0.05)
+    assert other.standing_by and f":{os.getpid()}" in said[0]
     await accept(spool)
     await spool.close()
     make.opened.remove(spool)
-    await eventually(other.open)
+    await asyncio.wait_for(opening, 30)
+    assert not other.standing_by
     try:
         assert len(await other.find(Filter())) == 1
     finally:
@@ -157,6 +161,7 @@ async def test_a_relay_that_lost_the_database_stays_out_when_another_took_over(m
         await settle(spool, claim, SENT, make.clock.now())
     with pytest.raises(SpoolBusy, match="took this spool over"):
         await spool._look()
+    assert spool.standing_by
     assert await ask(make, "SELECT state FROM message") == [(1,)]
 
 
@@ -171,11 +176,14 @@ async def test_a_relay_that_stands_still_loses_its_place_and_cannot_settle_what_
     claim = await claim_one(frozen, make.clock.now())
     await frozen.begin(claim.id, make.clock.now(), 1)
     other = PostgresSpool(spool_settings(make.folder, url=make.url), make.clock)
-    with pytest.raises(SpoolBusy):
-        await other.open()
+    opening = asyncio.ensure_future(other.open())
+    async with asyncio.timeout(30):
+        while not other.standing_by:
+            await asyncio.sleep(0.05)
+    await accept(frozen)  # a place that is in use is not taken
     assert frozen._looking is not None
     frozen._looking.cancel()
-    await eventually(other.open)
+    await asyncio.wait_for(opening, 30)
     assert (await other.recover()).uncertain == (message_id,)
     with pytest.raises(SpoolError):
         await settle(frozen, claim, SENT, make.clock.now())
