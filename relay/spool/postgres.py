@@ -2,9 +2,7 @@
 
 Rows, states and turns are those of the SQLite spool, and so are the functions that change them: this class gives them
 another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`).
-One relay works on a spool at a time: its writer's session holds an advisory lock that ends with the session, so that
-a relay that was cut off cannot write what another one has taken over. Another that is started meanwhile stands by until
-that place is free. It ends the session of one that has stood still for `_STALLED` seconds, and takes its work over.
+One relay works on a spool at a time (`postgres_place`); another that is started meanwhile stands by and takes over.
 """
 
 from __future__ import annotations
@@ -15,8 +13,6 @@ import dataclasses
 import os
 import socket
 import sqlite3
-import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -34,6 +30,7 @@ from relay.spool.contract import Claim, Recovered, Settlement, SpoolStats
 from relay.spool.intake import NewRow
 from relay.spool.postgres_draft import PostgresDraft
 from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
+from relay.spool.postgres_place import Place
 from relay.spool.postgres_rows import (
     ChunkBody,
     forget_finished,
@@ -41,30 +38,17 @@ from relay.spool.postgres_rows import (
     forget_spent,
     insert_all,
 )
-from relay.spool.postgres_schema import LOCKS, OWNING, migrate
+from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.records import ms
 from relay.spool.sqlite import SqliteSpool, WriteDown
 
 T = TypeVar("T")
 
-_OWNER = "spool:owner"
-"""Under which the database remembers who works on it."""
 _READERS = 4
 """Connections for reading, and for the pieces of large bodies."""
 _PATIENCE = 2.0
 """Seconds to wait for one of them."""
-_LAST_ONE_LEAVES = 1.0
-"""Seconds that the server may take to see that the relay before us has ended: no reason to speak of standing by."""
-_STALLED = 20.0
-"""Seconds of silence after which a relay that has the spool, and speaks with its database every second, is given up."""
-_END_A_STALLED_OWNER = (
-    # a role may end sessions of its own (PostgreSQL documentation 9.27.2); the place goes with the session
-    "SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
-    " WHERE l.locktype = 'advisory' AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted"
-    " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND clock_timestamp() - a.state_change > %s * interval '1 second'"
-)
 _LOOK_EVERY = 1.0
 """Seconds between looks whether the database answers: how soon listeners take mail again after it was away."""
 _ORPHAN_AGE = 86_400.0
@@ -92,8 +76,8 @@ class PostgresSpool(SqliteSpool):
         super().__init__(dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
         self._settings = settings
         self._name = replica_name()
-        self._incarnation = f"{self._name} {uuid.uuid4().hex}"
-        self._owner = self._started = False
+        self._owner = False
+        self._place = Place(self._name)
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._database = PostgresWriter(settings.url, f"relay {self._name}", self._greet)
         self._writer = self._database
@@ -150,44 +134,11 @@ class PostgresSpool(SqliteSpool):
     def _greet(self, connection: psycopg.Connection[Row]) -> None:
         """The writer's new connection: schema up to date, and nobody else at work."""
         migrate(connection)
-        if not self._owner:
-            return
-        deadline = time.monotonic() + _LAST_ONE_LEAVES
-        while time.monotonic() < deadline:
-            row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCKS, OWNING)).fetchone()
-            if row == (True,):
-                self._take_place(connection)
-                return
-            connection.execute(_END_A_STALLED_OWNER, (LOCKS, OWNING, _STALLED))
-            time.sleep(0.1)
-        other = connection.execute(
-            "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory'"
-            " AND l.classid::bigint = %s AND l.objid::bigint = %s AND l.granted"
-            " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (LOCKS, OWNING),
-        ).fetchone()
-        raise SpoolBusy(
-            f"another relay ({other[0].removeprefix('relay ') if other else 'unknown'}) is running on this spool",
-            remedy="Stop it first, or give this one a spool.url of its own (another database).",
-        )
-
-    def _take_place(self, connection: psycopg.Connection[Row]) -> None:
-        """The spool is ours. After a lost connection only if no other relay has been at work meanwhile: that one has
-        given what we were submitting to somebody else, and what it left under way only a start takes up."""
-        if not self._started:
-            connection.execute(
-                "INSERT INTO memory VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-                (_OWNER, self._incarnation),
-            )
-            self._started = True
-            return
-        row = connection.execute("SELECT value FROM memory WHERE key = %s", (_OWNER,)).fetchone()
-        if row != (self._incarnation,):
-            self.standing_by = True
-            raise SpoolBusy(
-                "another relay took this spool over while this one was cut off or stood still",
-                remedy="Restart relay, as its service does by itself: then it stands by.",
-            )
+        if self._owner:
+            try:
+                self._place.take(connection)
+            finally:
+                self.standing_by = self.standing_by or self._place.lost
 
     async def close(self) -> None:
         if self._looking is not None:

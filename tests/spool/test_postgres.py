@@ -169,8 +169,8 @@ async def test_a_relay_that_stands_still_loses_its_place_and_cannot_settle_what_
     make, monkeypatch
 ):
     """As one that is frozen (SIGSTOP): its session is alive, and silent."""
-    monkeypatch.setattr("relay.spool.postgres._STALLED", 2.0)
-    monkeypatch.setattr("relay.spool.postgres._LAST_ONE_LEAVES", 0.3)
+    monkeypatch.setattr("relay.spool.postgres_place._STALLED", 2.0)
+    monkeypatch.setattr("relay.spool.postgres_place._LAST_ONE_LEAVES", 0.3)
     frozen = await make()
     message_id = await accept(frozen)
     claim = await claim_one(frozen, make.clock.now())
@@ -189,6 +189,11 @@ async def test_a_relay_that_stands_still_loses_its_place_and_cannot_settle_what_
         await settle(frozen, claim, SENT, make.clock.now())
     with pytest.raises(SpoolError):
         await frozen.begin(claim.id, make.clock.now(), 1)
+    async with asyncio.timeout(30):
+        while not frozen.standing_by:  # it finds out that it was replaced, though the other is still there
+            with pytest.raises(SpoolError):
+                await frozen._look()
+            await asyncio.sleep(0.05)
     (trace,) = await other.trace(message_id)
     assert (trace.state, trace.events[-1].event) == ("queued", "uncertain")
     await other.close()
