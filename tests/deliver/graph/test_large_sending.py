@@ -99,7 +99,7 @@ async def test_without_the_permission_it_is_held(tmp_path: Path) -> None:
             "API permissions",
             "Mail.ReadWrite",
             "Grant admin consent",
-            "transport: smtp",
+            "SMTP.SendAsApp",
         ):
             assert words in result.outcome.remedy
         assert (office.begin.calls, office.sim.messages) == (0, [])
