@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -277,3 +278,47 @@ async def test_no_token_no_connection(tmp_path: Path) -> None:
         with pytest.raises(Trouble) as caught:
             await one.open()
         assert (caught.value.outcome.result, caught.value.outcome.scope) == (Result.HELD, Scope.UPSTREAM)
+
+
+class StuckBody:
+    """A body of which nothing can be read until somebody lets it."""
+
+    size = 7
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def chunks(self, block: int = 65536) -> AsyncIterator[bytes]:
+        self.asked.set()
+        await self.free.wait()
+        yield b"Hello\r\n"
+
+
+async def test_a_request_that_is_not_complete_can_be_abandoned(tmp_path: Path) -> None:
+    async with tenant(tmp_path, "Mail.Send") as one:
+        connection, body = await one.open(), StuckBody()
+        assert not connection.abandon()
+        under_way = asyncio.ensure_future(one.send(connection=connection, body=body))
+        await asyncio.wait_for(body.asked.wait(), 10)
+        assert connection.abandon()
+        outcome = await asyncio.wait_for(under_way, 5)
+        assert (outcome.result, outcome.code, outcome.uncertain) == (Result.DEFERRED, "abandoned", False)
+        assert not connection.usable()
+        assert not connection.abandon()
+        body.free.set()
+        assert (await one.send()).result is Result.SENT
+        assert len(one.sim.messages) == 1
+
+
+async def test_a_request_that_is_complete_cannot_be_abandoned(tmp_path: Path) -> None:
+    async with tenant(tmp_path, "Mail.Send") as one:
+        connection = await one.open()
+        one.sim.faults.add(Fault("graph-send", "delay", seconds=0.5))
+        under_way = asyncio.ensure_future(one.send(connection=connection))
+        while not under_way.done():
+            await asyncio.wait([under_way], timeout=0.02)
+            if one.begin.calls:
+                assert not connection.abandon()
+        assert (await under_way).result is Result.SENT
+        await connection.close()
