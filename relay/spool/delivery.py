@@ -99,30 +99,13 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
     )
 
 
-def begin(
-    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, messages: int = 1
-) -> None:
-    """Mark the attempt and count it in the lane's usage."""
-    row = connection.execute(
-        "UPDATE message SET begun = ? WHERE id = ? AND state = 1 RETURNING lane", (now_ms, number)
-    ).fetchone()
-    if row is None:
-        raise SpoolError(f"message {ids.show(number)} is not claimed")
-    second = now_ms // 1000
-    connection.executemany(
-        "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
-        [(row[0], 1, second, messages, recipients), (row[0], 60, second - second % 60, messages, recipients)],
-    )
-
-
 def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool:
     """Write down an attempt; whether the content went."""
     number = ids.read(done.id)
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
-    _count_at_the_end(connection, row[2], row[1], now_ms, done.messages)
+    count_at_the_end(connection, row[2], row[1], now_ms, done.messages)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
 
@@ -151,6 +134,19 @@ def _write_down(
     if done.withdraw:
         delete(connection, number, now_ms, "its client, which was told to try again")
         return True
+    return conclude(connection, number, done, now_ms, kept, attempted=attempted)
+
+
+def conclude(
+    connection: sqlite3.Connection,
+    number: int,
+    done: Settlement,
+    now_ms: int,
+    kept: list[int],
+    *,
+    attempted: bool,
+) -> bool:
+    """What becomes of the message once its recipients' states (``kept``) are written; whether its content went."""
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
         # who was told of the failure has the message's headers; where nobody could be, the operator still has it all
@@ -166,7 +162,7 @@ def _write_down(
     return False
 
 
-def _count_at_the_end(
+def count_at_the_end(
     connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int, messages: int
 ) -> None:
     """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
@@ -187,27 +183,42 @@ def _settle_recipients(
     connection: sqlite3.Connection, number: int, outcomes: dict[str, Outcome]
 ) -> list[int]:
     """Set the named recipients; the states of all, afterwards (duplicates of an address share one outcome)."""
+    connection.executemany(
+        "UPDATE recipient SET state = ?, code = ?, text = ? WHERE message = ? AND address = ? AND state IN (0, 2, 3)",
+        recipient_changes(number, outcomes),
+    )
+    return states_of(connection, number)
+
+
+def recipient_changes(number: int, outcomes: dict[str, Outcome]) -> list[tuple[int, int, str, int, str]]:
+    """New state, code and text; message and address."""
     changes = []
     for address, outcome in outcomes.items():
         reply = outcome.reply
         words = str(reply) if reply is not None else outcome.reason
         changes.append((_RESULTS[outcome.result], reply.code if reply else 0, words[:500], number, address))
-    connection.executemany(
-        "UPDATE recipient SET state = ?, code = ?, text = ? WHERE message = ? AND address = ? AND state IN (0, 2, 3)",
-        changes,
-    )
+    return changes
+
+
+def states_of(connection: sqlite3.Connection, number: int) -> list[int]:
+    """The states of all recipients of a message."""
     return [row[0] for row in connection.execute("SELECT state FROM recipient WHERE message = ?", (number,))]
 
 
 def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) -> None:
+    lines = trace_of(done) or [(done.event, done.details)]
+    for event, fields in lines:
+        add_event(connection, number, event, fields)
+
+
+def trace_of(done: Settlement) -> list[tuple[str, dict[str, str]]]:
     """One event for the attempt's result, or one for each kind of result when recipients fared differently."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for address, outcome in done.outcomes.items():
         word = "uncertain" if outcome.uncertain else _LAST_WORD[_RESULTS[outcome.result]]
         key = (word, str(outcome.reply or ""), outcome.reason)
         groups.setdefault(key, []).append(address)
-    if not groups:
-        add_event(connection, number, done.event, done.details)
+    lines = []
     for (word, reply, reason), addresses in groups.items():
         fields = dict(done.details)
         fields["recipients"] = ", ".join(addresses[:20]) + (
@@ -217,7 +228,8 @@ def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) 
             fields["reply"] = reply
         if reason and word != "delivered":
             fields["reason"] = reason
-        add_event(connection, number, word, fields)
+        lines.append((word, fields))
+    return lines
 
 
 def _reschedule(

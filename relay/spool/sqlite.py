@@ -36,9 +36,10 @@ from relay.spool.contract import (
     Usage,
     Wake,
 )
-from relay.spool.intake import NewRow, SqliteDraft
-from relay.spool.records import ms
+from relay.spool.intake import NewRow, SqliteDraft, insert_all
+from relay.spool.records import as_json, ms
 from relay.spool.schema import OwnerLock, connect, migrate, prepare_folder
+from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 from relay.spool.writer import Writer, plain_error
 
 T = TypeVar("T")
@@ -168,12 +169,7 @@ class SqliteSpool:
 
     async def store(self, row: NewRow) -> None:
         """Write an acceptance and wake its lane."""
-
-        def change(connection: sqlite3.Connection) -> int:
-            row.insert(connection)
-            return _bytes(connection)
-
-        self._stored = await self._writer.run(change)
+        self._stored = await self._writer.run_one_of(_store, row)
         self._wake(row.message.lane)
 
     def _wake(self, *lanes: str) -> None:
@@ -210,11 +206,18 @@ class SqliteSpool:
         await self._writer.run(lambda c: delivery.unclaim(c, numbers))
 
     async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
-        number = _number(claim_id)
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, messages))
+        beginning = Beginning(_number(claim_id), ms(now), recipients, messages)
+        await self._writer.run_one_of(begin_all, beginning)
 
     async def settle(self, settlement: Settlement, now: float) -> None:
-        await self._write_down(delivery.settle, settlement, now)
+        if not is_plain(settlement):
+            await self._write_down(delivery.settle, settlement, now)
+            return
+        number = _number(settlement.id)
+        self._prefetched.pop(settlement.id, None)
+        filed, self._stored = await self._writer.run_one_of(_settle, Ending(number, ms(now), settlement))
+        if filed:
+            await asyncio.to_thread(self.bodies.remove, number)
 
     async def decide(self, settlement: Settlement, now: float) -> bool:
         return await self._write_down(delivery.decide, settlement, now) is not None
@@ -229,9 +232,8 @@ class SqliteSpool:
         def change(connection: sqlite3.Connection) -> tuple[bool | None, bool, int]:
             filed = _is_filed(connection, number)
             gone = write(connection, settlement, ms(now))
-            if gone is not None:
-                for row in rows:
-                    row.insert(connection)
+            if gone is not None and rows:
+                insert_all(connection, rows)
             return gone, filed, _bytes(connection)
 
         self._prefetched.pop(settlement.id, None)
@@ -420,6 +422,17 @@ class SqliteSpool:
             yield chunk
 
 
+def _store(connection: sqlite3.Connection, rows: list[NewRow]) -> list[int]:
+    insert_all(connection, rows)
+    return [_bytes(connection)] * len(rows)
+
+
+def _settle(connection: sqlite3.Connection, endings: list[Ending]) -> list[tuple[bool, int]]:
+    filed = settle_plain(connection, endings)
+    stored = _bytes(connection)
+    return [(one, stored) for one in filed]
+
+
 def _number(text: str) -> int:
     number = ids.read(text)
     if number is None:
@@ -460,18 +473,19 @@ def _known(connection: sqlite3.Connection, numbers: list[int]) -> set[int]:
 
 def _prefetch(connection: sqlite3.Connection, claims: list[Claim]) -> dict[str, Content]:
     """Small contents of a claim, read while the writer is at these pages anyway."""
-    found: dict[str, Content] = {}
+    wanted: list[int] = []
     size = 0
     for claim in claims:
         size += claim.size
         if size > _PREFETCH:
             break
-        row = connection.execute(
-            "SELECT header, body FROM content WHERE message = ?", (_number(claim.id),)
-        ).fetchone()
-        if row is not None and row[1] is not None:
-            found[claim.id] = Content(row[0], BytesBody(row[1]))
-    return found
+        wanted.append(_number(claim.id))
+    rows = connection.execute(
+        "SELECT message, header, body FROM content WHERE body IS NOT NULL"
+        " AND message IN (SELECT value FROM json_each(?))",
+        (as_json(wanted),),
+    )
+    return {ids.show(number): Content(header, BytesBody(body)) for number, header, body in rows}
 
 
 def _summaries(connection: sqlite3.Connection, name: str | None) -> list[LaneSummary]:

@@ -3,6 +3,10 @@
 While a commit waits for the disk, further changes gather; the next transaction takes them all. So the
 cost of durability is shared by whoever is waiting, and a lone caller waits for one commit only.
 A change that fails is rolled back alone (savepoint); the others of its transaction go on.
+
+The three changes that every message needs (store, begin, settle) come in kinds: all of one kind in a transaction are
+written by the same few statements. Each statement gives up Python's lock and has to win it back from a busy event loop,
+so a dozen statements for each message cost more in waiting than SQLite costs in work.
 """
 
 from __future__ import annotations
@@ -12,14 +16,17 @@ import errno
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 
 T = TypeVar("T")
+P = TypeVar("P")
 Change = Callable[[sqlite3.Connection], T]
+Kind = Callable[[sqlite3.Connection, list[P]], list[T]]
+"""Makes the same change for many at once; one result each, in order. When it raises, each is tried by itself."""
 
 _MOST_PER_COMMIT = 512
 """Bounds how long one transaction keeps the others waiting (about 50 ms of small changes)."""
@@ -27,9 +34,13 @@ _MOST_PER_COMMIT = 512
 
 @dataclass(slots=True)
 class _Waiting:
-    change: Change[Any]
+    change: Change[Any] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    kind: Kind[Any, Any] | None = None
+    value: Any = None
+    outside: bool = False
+    """Runs after the commit, outside any transaction."""
     result: Any = None
     error: BaseException | None = None
 
@@ -76,18 +87,33 @@ class Writer:
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
-    def submit(self, change: Change[T]) -> asyncio.Future[T]:
+    def submit(self, change: Change[T], *, outside: bool = False) -> asyncio.Future[T]:
         """Queue a change; the future resolves after the commit that holds it is on disk."""
+        return self._put(change, outside=outside)
+
+    def submit_one_of(self, kind: Kind[P, T], value: P) -> asyncio.Future[T]:
+        """Queue a change that is made together with others of its kind (the same function)."""
+        return self._put(None, kind=kind, value=value)
+
+    def _put(self, change: Change[Any] | None, **more: Any) -> asyncio.Future[Any]:
         if self._thread is None:
             raise SpoolError("the spool is closed")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Waiting(change, loop, future))
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.put(_Waiting(change, loop, future, **more))
         return future
 
     async def run(self, change: Change[T]) -> T:
         """Queue a change and wait; cancelling the caller does not undo it."""
         return await asyncio.shield(self.submit(change))
+
+    async def run_one_of(self, kind: Kind[P, T], value: P) -> T:
+        """The same for a change with others of its kind."""
+        return await asyncio.shield(self.submit_one_of(kind, value))
+
+    async def run_between(self, change: Change[T]) -> T:
+        """Run something between two transactions, on the writer's connection."""
+        return await asyncio.shield(self.submit(change, outside=True))
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
@@ -121,29 +147,71 @@ class Writer:
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for waiting in batch:
-                self._apply(connection, waiting)
-            connection.execute("COMMIT")
-            self.commits += 1
-            self.changes += len(batch)
+            inside = [waiting for waiting in batch if not waiting.outside]
+            if inside:
+                self._commit(connection, inside)
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             for waiting in batch:
                 waiting.error = waiting.error or error
+        for waiting in batch:
+            if waiting.outside:
+                _alone(connection, waiting)
         _answer(batch)
 
-    def _apply(self, connection: sqlite3.Connection, waiting: _Waiting) -> None:
-        connection.execute("SAVEPOINT one")
-        try:
-            waiting.result = waiting.change(connection)
-        except Exception as error:
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        kinds: dict[Kind[Any, Any], list[_Waiting]] = {}
+        for waiting in batch:
+            if waiting.kind is not None:
+                kinds.setdefault(waiting.kind, []).append(waiting)
+        for kind, group in kinds.items():
+            _apply_together(connection, kind, group)
+        for waiting in batch:
+            if waiting.change is not None:
+                _apply(connection, [waiting], waiting.change)
+        connection.execute("COMMIT")
+        self.commits += 1
+        self.changes += len(batch)
+
+
+def _apply_together(connection: sqlite3.Connection, kind: Kind[Any, Any], group: list[_Waiting]) -> None:
+    """All of a kind at once; when that fails, one by one, so that only the culprit does."""
+    results = _apply(connection, group, lambda c: kind(c, [waiting.value for waiting in group]))
+    if results is not None:
+        for waiting, result in zip(group, results, strict=True):
+            waiting.result = result
+    elif len(group) > 1:
+        for waiting in group:
+            waiting.error = None
+            _apply_together(connection, kind, [waiting])
+
+
+def _apply(connection: sqlite3.Connection, group: Sequence[_Waiting], change: Change[T]) -> T | None:
+    """A change under a savepoint. Raises only when SQLite itself rolled back, as it does when the disk is full."""
+    result: T | None = None
+    connection.execute("SAVEPOINT one")
+    try:
+        result = change(connection)
+        for waiting in group:
+            waiting.result = result
+    except Exception as error:
+        for waiting in group:
             waiting.error = error
-            if not connection.in_transaction:  # SQLite itself rolled back, as it does when the disk is full
-                raise
-            connection.execute("ROLLBACK TO one")
-        connection.execute("RELEASE one")
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO one")
+    connection.execute("RELEASE one")
+    return result
+
+
+def _alone(connection: sqlite3.Connection, waiting: _Waiting) -> None:
+    try:
+        if waiting.change is not None:
+            waiting.result = waiting.change(connection)
+    except Exception as error:
+        waiting.error = error
 
 
 def _answer(batch: list[_Waiting]) -> None:
