@@ -18,6 +18,8 @@ from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
+from relay.keeper import PAUSE as KEEPER_PAUSE
+from relay.keeper import Keeper
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
 from relay.rewrite.contract import Refused, Route
@@ -128,6 +130,10 @@ class LiveRouter:
             return self.rules.choose(route, source)
         return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
 
+    def uses(self, lane: str) -> bool:
+        """Whether mail, our own included, can come to that lane."""
+        return self.rules.uses(lane) or self._own.uses(lane)
+
     def identity(self, claim: Claim) -> str:
         """The From address that today's rules give a message."""
         original = claim.header_from[0] if claim.header_from else claim.envelope.sender
@@ -165,7 +171,8 @@ class Daemon:
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )
         self.own.lanes, self.own.upstreams = self.scheduler.lanes, self.scheduler.upstreams
-        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.clock)
+        self.keeper = Keeper(self.spool, settings, self.tokens, self.clock)
+        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.keeper, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
@@ -188,11 +195,13 @@ class Daemon:
         await self._listen(self.settings)
         await self._reroute(await self._stray())
         await self.scheduler.start()
+        await self.scheduler.drop_unused(self.router.uses)
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
+        self._spawn(self._keep_credentials())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
 
@@ -272,12 +281,20 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _keep_credentials(self) -> None:
+        while True:
+            try:
+                pause = await self.keeper.tend()
+            except Exception as error:
+                _say("credentials", error)
+                pause = KEEPER_PAUSE
+            await self.keeper.rest(pause)
+
     async def _stray(self) -> list[str]:
-        """Lanes whose mail today's rules may want elsewhere: held ones, and those of an upstream that is no more."""
-        known = {one.name for one in self.settings.upstreams}
-        held = {hold.key for hold in await self.spool.holds()}
+        """Lanes whose mail today's rules may want elsewhere: held ones, and those that no rule uses any more."""
+        held = {hold.key.split("|")[0] for hold in await self.spool.holds()}
         names = [summary.lane for summary in await self.spool.lanes()]
-        return [one for one in names if lane_parts(one)[0] not in known or {one, lane_parts(one)[0]} & held]
+        return [one for one in names if not self.router.uses(one) or {one, lane_parts(one)[0]} & held]
 
     async def _reroute(self, lanes: list[str]) -> None:
         moved = await self.spool.reroute(self.router.lane_for, self.clock.now(), lanes=lanes)
@@ -321,11 +338,13 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
+        await self.scheduler.drop_unused(self.router.uses)
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
@@ -349,7 +368,8 @@ class Daemon:
         if do in ("wake", "release"):
             for tokens in self.tokens.values():
                 tokens.retry_now()
-            await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
+            lanes = [str(lane) for lane in payload.get("lanes", [])]
+            await self.scheduler.refresh(lanes, probe_now=do == "release")
             return {}
         if do == "reload":
             try:
@@ -381,6 +401,9 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
+            choices={name: tokens.choice for name, tokens in self.tokens.items()},
+            ends=self.keeper.ends,
+            now=self.clock.now(),
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from relay import __version__, events
-from relay.errors import TokenError
 from relay.schedule.telling import iso
-from relay.settings import Certificate, ClientSecret, ManagedIdentity, Settings, Upstream
+from relay.settings import Settings, Upstream
 from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
 from relay.spool.factory import build_spool
+from relay.tokens.choice import NAMES, Choice
 from relay.tokens.contract import TokenState
-from relay.tokens.credentials import expires
+from relay.tokens.expiry import CredentialState, Ends, credential_states, days_left
 
 COUNTED = ("accepted", "rejected", "delivered", "deferred", "held", "failed", "uncertain", "notified")
 """Events whose number since the start is part of the report."""
@@ -63,6 +64,20 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
     }
 
 
+def hold_row(hold: Hold) -> dict[str, Any]:
+    """One hold of the report: also those that keep a sender's or single messages of a lane that is open."""
+    return {
+        "scope": hold.scope,
+        "key": hold.key,
+        "code": hold.code,
+        "reason": hold.reason,
+        "remedy": hold.remedy or None,
+        "evidence": hold.evidence or None,
+        "since": iso(hold.since),
+        "next_probe": iso(hold.next_probe) if hold.next_probe is not None else None,
+    }
+
+
 def _drain(backlog: int, health: LaneHealth) -> int | None:
     """Seconds until the backlog is gone at the limit's rate; None while held or without a limit to reckon by."""
     if not backlog:
@@ -72,18 +87,29 @@ def _drain(backlog: int, health: LaneHealth) -> int | None:
     return round(backlog * 60 / health.limit_per_minute)
 
 
-def credential_row(upstream: Upstream) -> dict[str, Any]:
-    """Kind and known expiry of an upstream's credential. Reads certificate files: not for the event loop."""
-    kinds = {ClientSecret: "client_secret", Certificate: "certificate", ManagedIdentity: "managed_identity"}
-    kind = kinds.get(type(upstream.credential), "federated_token_file")
-    try:
-        when = expires(upstream)
-    except TokenError:  # an unreadable certificate: the token's own error says so
-        when = None
+def credential_rows(
+    upstream: Upstream, now: float, *, ends: Ends | None = None, choice: Choice | None = None
+) -> list[dict[str, Any]]:
+    """The upstream's one or two credentials with what is known of their ends. Reads files: not for the event loop."""
+    return [_credential_row(one, now, choice) for one in credential_states(upstream, ends)]
+
+
+def _credential_row(state: CredentialState, now: float, choice: Choice | None) -> dict[str, Any]:
+    which = NAMES.index(state.slot)
+    dead = choice.faults.get(which) if choice else None
+    error = f"{dead.code}: {dead}" if dead else state.fault or None
     return {
-        "upstream": upstream.name,
-        "kind": kind,
-        "expires": iso(when.timestamp()) if when is not None else None,
+        "upstream": state.upstream,
+        "kind": state.kind,
+        "expires": iso(state.expires) if state.expires is not None else None,
+        "days_left": days_left(state.expires, now) if state.expires is not None else None,
+        "slot": state.slot,
+        "in_use": choice.working == which if choice and choice.working is not None else None,
+        "source": state.source or None,
+        "rotates": state.rotates,
+        "about": state.about or None,
+        "error": error,
+        "remedy": (dead.remedy if dead else state.remedy) or None,
     }
 
 
@@ -109,12 +135,16 @@ async def report(
     listeners: list[dict[str, Any]],
     health: Mapping[str, LaneHealth],
     tokens: Mapping[str, Iterable[TokenState]],
+    choices: Mapping[str, Choice] | None = None,
+    ends: Ends | None = None,
+    now: float | None = None,
 ) -> dict[str, Any]:
     """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
     summaries = {summary.lane: summary for summary in await spool.lanes()}
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health)) - set(names))
     stats = await spool.stats()
+    holds = await spool.holds()
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,
@@ -123,11 +153,24 @@ async def report(
             lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name))
             for name in names
         ],
+        "holds": [hold_row(one) for one in holds],
         "tokens": token_rows(tokens),
-        "credentials": await asyncio.to_thread(lambda: [credential_row(one) for one in settings.upstreams]),
+        "credentials": await asyncio.to_thread(
+            _credentials, settings, now or time.time(), choices or {}, ends or {}
+        ),
         "counters": {name: events.counts[name] for name in COUNTED},
         "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
     }
+
+
+def _credentials(
+    settings: Settings, now: float, choices: Mapping[str, Choice], ends: Ends
+) -> list[dict[str, Any]]:
+    return [
+        row
+        for one in settings.upstreams
+        for row in credential_rows(one, now, ends=ends, choice=choices.get(one.name))
+    ]
 
 
 def _idle_health(settings: Settings, name: str) -> LaneHealth:
@@ -141,6 +184,8 @@ def _idle_health(settings: Settings, name: str) -> LaneHealth:
 
 async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
+    from relay.keeper import known_ends
+
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
     try:
@@ -155,6 +200,9 @@ async def offline(settings: Settings) -> dict[str, Any]:
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]
-        return await report(settings, spool, started=None, listeners=listeners, health=health, tokens={})
+        ends = await known_ends(spool, settings)
+        return await report(
+            settings, spool, started=None, listeners=listeners, health=health, tokens={}, ends=ends
+        )
     finally:
         await spool.close()

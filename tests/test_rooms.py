@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "alert": {"spool.contract"},
     # `spool.factory` and not only the daemon's door to it: the daemon loads every library, a command should start fast
     "cli": {"check", "config", "daemon", "control", "status", "demo", "logs", "simulator.cli", "spool.contract",
-            "spool.factory", "tokens.contract"},
+            "spool.factory", "tokens.contract", "tokens.credentials", "tokens.expiry", "tokens.keypair",
+            "tokens.rotation", "tokens.signin"},
     # checks by the same code that runs: what works in a check works in the daemon
     "check": {"config", "tokens", "deliver", "rewrite", "spool.contract", "spool.factory", "control", "accept.tls"},
     "web": {"config", "spool.contract", "check.contract"},
@@ -38,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},
+    "keeper": {"*"},
     "control": set(),
     "status": {"*"},
     "logs": set(),

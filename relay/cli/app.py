@@ -25,6 +25,8 @@ MODULES: dict[str, str] = {
     "health": "relay.cli.health",
     "password": "relay.cli.password",
     "config": "relay.cli.config",
+    "certificate": "relay.cli.certificate",
+    "login": "relay.cli.login",
     "simulator": "relay.simulator.cli",
     "demo": "relay.cli.demo",
 }

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from relay.config.credential_model import CertificateFile, NextCredential, UserLoginSection
 from relay.config.fields import (
     GB,
     MB,
@@ -58,17 +59,6 @@ DEFAULT_SPOOL = (
 # The stand-ins differ from each other so that they cause no further fault.
 _TENANT = "7f1c0c5e-5a7b-4a6e-9d3f-2b8f6f1f0a01"
 _CLIENT = "b7a0d3f2-91c4-4c55-8e0a-6c1b2d3e4f05"
-
-
-class CertificateFile(Section):
-    """upstreams[].certificate"""
-
-    file: FilePath = Field(
-        description="PFX file, or a PEM that holds certificate and key.", examples=["app.pfx"]
-    )
-    passphrase: SecretText | None = Field(
-        None, repr=False, description="Passphrase of the file (a secret value)."
-    )
 
 
 class UpstreamLimits(Section):
@@ -121,6 +111,13 @@ class UpstreamSection(Section):
     )
     federated_token_file: FilePath | None = Field(
         None, description="File with the token of a workload identity; instead of client_secret."
+    )
+    user_login: UserLoginSection | None = Field(
+        None,
+        description="The user of from_email, who signs in once with `relay login`; instead of client_secret.",
+    )
+    next_credential: NextCredential | None = Field(
+        None, description="A second credential, used when the first is refused: for a change without a gap."
     )
     port: Annotated[int, *whole(1, 65535)] = Field(587, description="SMTP submission port, STARTTLS.")
     timeout: Duration = Field(120.0, description="Longest wait for each network step upstream.")

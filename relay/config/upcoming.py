@@ -37,12 +37,6 @@ UPCOMING = (
         "`graph` arrives with a later release; until then mail of this upstream waits in the queue",
     ),
     Upcoming(
-        "upstreams[].client_secret_expires",
-        "warn",
-        lambda settings: any(upstream.client_secret_expires for upstream in settings.upstreams),
-        "reminders arrive with a later release; note the day elsewhere as well",
-    ),
-    Upcoming(
         "web",
         "warn",
         lambda settings: settings.web is not None,

@@ -27,10 +27,9 @@ STATES = {number: state for state, number in STATE_NUMBERS.items()}
 
 CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
-    "m.details, m.held_ms + l.held_ms - m.held_base "
-    "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
-    "+ CASE WHEN m.held_since IS NULL OR l.held_since IS NOT NULL THEN 0 ELSE {now} - m.held_since END, "
-    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject"
+    "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN {now} - m.held_since"
+    " ELSE l.held_ms - m.held_base + CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END END, "
+    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject, m.hold_key"
 )
 
 
@@ -72,7 +71,7 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
-     noticed, direct, state, lane_held, subject) = row  # fmt: skip
+     noticed, direct, state, lane_held, subject, hold_key) = row  # fmt: skip
     details = json.loads(packed)
     eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
@@ -91,6 +90,7 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
         held_for=max(0, held) / 1000,
         delay_noticed=bool(noticed),
         direct=bool(direct),
+        tried_for=hold_key or "",
         state=State.HELD if lane_held and state in (QUEUED, DEFERRED) else STATES[state],
     )
 

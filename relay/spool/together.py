@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from relay.errors import SpoolError
 from relay.message import Result
-from relay.spool import ids
 from relay.spool.contract import Settlement
-from relay.spool.delivery import conclude, count_at_the_end, recipient_changes, states_of, trace_of
+from relay.spool.delivery import begin, conclude, count_at_the_end, recipient_changes, states_of, trace_of
 from relay.spool.records import ACTIVE, as_json, columns, event_row
 
 
@@ -23,8 +22,6 @@ class Beginning:
     number: int
     now_ms: int
     recipients: int
-    messages: int
-    """SMTP messages that it is to Exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,10 @@ class Ending:
     done: Settlement
 
 
-_BEGIN = "UPDATE message SET begun = ? WHERE id IN (SELECT value FROM json_each(?)) AND state = 1 RETURNING id, lane"
+_BEGIN = (
+    "UPDATE message SET begun = ? WHERE id IN (SELECT value FROM json_each(?)) AND state = 1 AND begun IS NULL"
+    " RETURNING id, lane"
+)
 _USE = (
     "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
     " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients"
@@ -51,11 +51,12 @@ def begin_all(connection: sqlite3.Connection, attempts: list[Beginning]) -> list
     second = latest // 1000
     used: dict[tuple[int, int, int], tuple[int, int]] = {}
     for one in attempts:
-        if one.number not in lanes:
-            raise SpoolError(f"message {ids.show(one.number)} is not claimed")
+        if one.number not in lanes:  # it goes on after a part of it went (or is not claimed, which this says)
+            begin(connection, one.number, one.now_ms, one.recipients, {})
+            continue
         for key in ((lanes[one.number], 1, second), (lanes[one.number], 60, second - second % 60)):
             messages, recipients = used.get(key, (0, 0))
-            used[key] = messages + one.messages, recipients + one.recipients
+            used[key] = messages + 1, recipients + one.recipients
     connection.executemany(_USE, [(*key, *count) for key, count in used.items()])
     return [None] * len(attempts)
 
@@ -103,7 +104,7 @@ def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[
         row = found.get(one.number)
         if row is None or row[1] != ACTIVE:
             raise SpoolError(f"message {one.done.id} is not claimed")
-        count_at_the_end(connection, row[3], row[2], one.now_ms, one.done.messages)
+        count_at_the_end(connection, row[3], row[2], one.now_ms)
     changes = [change for one in endings for change in recipient_changes(one.number, one.done.outcomes)]
     connection.execute(_SET_RECIPIENTS, (as_json(changes),))
     trace = [event_row(one.number, *line) for one in endings for line in trace_of(one.done)]

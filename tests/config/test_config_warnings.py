@@ -41,7 +41,6 @@ WARNED = [
     ("    limits: {messages_per_minute: 0}\n", "", "no limit is more than the 30"),
     ("    limits: {recipients_per_day: 20000}\n", "", "more than the 10000"),
     ("    limits: {message_size: 20MB}\n", "listeners: [{bind: 127.0.0.1:25}]\n", "larger messages are accepted"),
-    ("    client_secret_expires: 2028-11-01\n", "", "reminders arrive with a later release"),
     ("    transport: graph\n", "", "`graph` arrives with a later release"),
     ("", "listeners: [{bind: 0.0.0.0:25, allow: [0.0.0.0/0]}]\n", "every address of the Internet"),
     ("", "listeners: [{bind: 127.0.0.1:25, proxy_protocol_from: ['::/0']}]\n", "any client may claim"),

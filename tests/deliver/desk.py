@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from relay.deliver.courier import RelayCourier
 from relay.errors import TokenError
-from relay.message import BytesBody, Client, Content, Envelope, Recipient, Reply
+from relay.message import BytesBody, Client, Content, Envelope, Outcome, Recipient, Reply
 from relay.rewrite.contract import Refused, Route
 from relay.settings import (
     Alerts,
@@ -157,13 +157,32 @@ class PatternBody:
 
 
 class Begin:
-    """Counts its calls; ``during`` runs inside each."""
+    """Counts its calls; ``write`` runs inside each. ``rooms``: what is granted, in turn; then all that is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[], Awaitable[None]] | None = None) -> None:
         self.calls = 0
+        self.asked: list[int] = []
+        self.rooms: list[int] = []
+        self.taken: list[int] = []
+        self.most: int | None = None
+        self.sent: list[str] = []
+        self._write = write
+
+    def room(self, recipients: int) -> int:
+        self.asked.append(recipients)
+        return min(recipients, self.rooms.pop(0)) if self.rooms else recipients
+
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        self.taken.append(recipients)
+        self.sent.extend(sent)
+
+    def crowded(self, most: int) -> None:
+        self.most = most
 
     async def __call__(self) -> None:
         self.calls += 1
+        if self._write is not None:
+            await self._write()
 
 
 class Desk:
