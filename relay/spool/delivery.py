@@ -22,6 +22,7 @@ from relay.spool.records import (
     SENT,
     STATES,
     add_event,
+    as_json,
     ms,
     read_claim,
 )
@@ -93,10 +94,25 @@ def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[
 
 
 def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
-    """Back to the queue, as if never claimed."""
+    """Back to the queue, as if never claimed; an attempt that was written down and not made is not counted either."""
+    wanted = as_json(list(numbers))
+    begun = connection.execute(
+        "SELECT lane, begun / 1000, count(DISTINCT m.id), count(*) FROM message m JOIN recipient r ON r.message = m.id"
+        " WHERE m.id IN (SELECT value FROM json_each(?)) AND m.state = 1 AND begun IS NOT NULL AND r.state IN (0, 2)"
+        " GROUP BY 1, 2",
+        (wanted,),
+    ).fetchall()
     connection.executemany(
-        "UPDATE message SET state = 0, begun = NULL WHERE id = ? AND state = 1",
-        [(number,) for number in numbers],
+        "UPDATE usage SET messages = messages - ?, recipients = recipients - ? WHERE lane = ? AND span = ? AND at = ?",
+        [
+            (messages, recipients, lane, span, second - second % span)
+            for lane, second, messages, recipients in begun
+            for span in (1, 60)
+        ],
+    )
+    connection.execute(
+        "UPDATE message SET state = 0, begun = NULL WHERE id IN (SELECT value FROM json_each(?)) AND state = 1",
+        (wanted,),
     )
 
 
