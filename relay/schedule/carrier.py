@@ -114,7 +114,7 @@ class Carrier:
                 probe, self._probe = self._probe and held, False
                 if lane.hurried and not held:
                     self._look_ahead(lane.carriers[task])
-                if len(lane.ready) <= lane.batch_size // 2:
+                if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
                     await self._one(connection, leave, probe)
@@ -131,9 +131,9 @@ class Carrier:
         return None if claim is None else Leave(self._scheduler, self._lane, claim)
 
     def _look_ahead(self, room: int) -> None:
-        """Have the next few attempts written down, as many as this connection will carry."""
-        ready = self._lane.ready
-        while ready and len(self._ahead) < min(_AHEAD, room) and not ready[0][1].direct:
+        """Have the next few attempts written down: as many as go within moments, and over this connection."""
+        ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
+        while ready and len(self._ahead) < min(_AHEAD, room, share) and not ready[0][1].direct:
             claim = self._lane.take()
             if claim is None:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -18,6 +19,10 @@ from relay.spool.contract import Claim, Hold, lane_parts
 
 _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
+_AHEAD = 0.2
+"""Seconds of work claimed ahead: many times what a claim takes, and no wait that a person notices."""
+_LOOK = 0.1
+"""Seconds over which the pace is taken."""
 _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
@@ -75,6 +80,9 @@ class Lane:
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
+        self.backlog = 0
+        """Messages that wait in the spool, when the last look was asked for more than it took."""
+        self.pace = Pace()
         self.admission = Admission()
         self.need = ONE
         """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
@@ -142,6 +150,7 @@ class Lane:
     def finished(self, claim: Claim) -> None:
         """A taken message is settled (or on its way to be): what waited behind it may go."""
         self._under_way -= _pairs(claim)
+        self.pace.one()
         if self.ready:
             self._call(1)
 
@@ -223,6 +232,11 @@ class Lane:
         return not self.limiter.slowed and (most == 0 or most > _UNHURRIED)
 
     @property
+    def ahead(self) -> int:
+        """Messages worth claiming before their turn: one for each connection, or a fifth of a second's work."""
+        return max(1, self.connected, min(2 * self.batch_size, round(self.pace.now() * _AHEAD)))
+
+    @property
     def busy(self) -> bool:
         """Whether it has claimed mail in its hands, or connections."""
         return bool(self.carriers or self.ready or self.owed or self.shelved)
@@ -271,6 +285,28 @@ class Lane:
         if self.the_hold() is not None:
             return "held"
         return "slowed" if self.trouble is not None or self.limiter.slowed else "open"
+
+
+class Pace:
+    """How fast messages go just now, by the last tenth of a second in which some did."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._since = time.monotonic()
+        self._rate = 0.0
+
+    def one(self) -> None:
+        """One more has gone."""
+        self._count += 1
+
+    def now(self) -> float:
+        """Messages a second."""
+        elapsed = time.monotonic() - self._since
+        if elapsed >= _LOOK:
+            self._rate = self._count / elapsed
+            self._since += elapsed
+            self._count = 0
+        return self._rate
 
 
 def _pairs(claim: Claim) -> set[tuple[str, str]]:

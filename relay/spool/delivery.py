@@ -94,8 +94,23 @@ def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[
 
 
 def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
-    """Back to the queue, as if never claimed; an attempt that was written down and not made is not counted either."""
+    """Back to the queue, as if never claimed: the lane's present turn goes back to theirs, and an attempt that was
+    written down and not made is not counted."""
     wanted = as_json(list(numbers))
+    _uncount(connection, wanted)
+    connection.execute(
+        "UPDATE lane SET turn = min(lane.turn, back.turn) FROM (SELECT lane, min(turn) AS turn FROM message WHERE id IN"
+        " (SELECT value FROM json_each(?)) AND state = 1 GROUP BY lane) AS back WHERE lane.id = back.lane",
+        (wanted,),
+    )
+    connection.execute(
+        "UPDATE message SET state = 0, begun = NULL WHERE id IN (SELECT value FROM json_each(?)) AND state = 1",
+        (wanted,),
+    )
+
+
+def _uncount(connection: sqlite3.Connection, wanted: str) -> None:
+    """Take attempts that were written down out of their lanes' usage."""
     begun = connection.execute(
         "SELECT lane, begun / 1000, count(DISTINCT m.id), count(*) FROM message m JOIN recipient r ON r.message = m.id"
         " WHERE m.id IN (SELECT value FROM json_each(?)) AND m.state = 1 AND begun IS NOT NULL AND r.state IN (0, 2)"
@@ -109,10 +124,6 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
             for lane, second, messages, recipients in begun
             for span in (1, 60)
         ],
-    )
-    connection.execute(
-        "UPDATE message SET state = 0, begun = NULL WHERE id IN (SELECT value FROM json_each(?)) AND state = 1",
-        (wanted,),
     )
 
 
