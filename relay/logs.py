@@ -171,7 +171,8 @@ class Writer:
             self._dropped += 1
             return
         self._entries.append((time.time(), level, event, fields))
-        self._some.set()
+        if not self._some.is_set():
+            self._some.set()
         if rank >= 30 or waiting > ROOM // 2:
             self._urgent.set()
 

@@ -76,26 +76,30 @@ class SqliteDraft:
 
     async def commit(self, message: NewMessage) -> None:
         """Runs to its end even when the caller goes away: see the contract."""
-        await asyncio.shield(asyncio.ensure_future(self._commit(message)))
-
-    async def _commit(self, message: NewMessage) -> None:
         if self._over:
             raise plain_error(RuntimeError("this draft was already used"))
         self._over = True
-        body: bytes | None = None
+        if self._file is not None:
+            await asyncio.shield(asyncio.ensure_future(self._commit_file(message)))
+            return
+        body = b"".join(self._parts)
+        self._parts.clear()
+        row = NewRow(self.number, self._spool.now(), message, body, self.size)
+        await asyncio.shield(self._spool.store(row, self.size))
+
+    async def _commit_file(self, message: NewMessage) -> None:
         try:
-            if self._file is None:
-                body = b"".join(self._parts)
-            else:
-                await asyncio.to_thread(self._seal)
-            row = NewRow(self.number, self._spool.now(), message, body, self.size)
-            await self._spool.store(row)
+            await asyncio.to_thread(self._seal)
+        except BaseException as error:
+            self._spool.reserve(-self.size)
+            await self._forget()
+            raise plain_error(error) from error
+        try:
+            row = NewRow(self.number, self._spool.now(), message, None, self.size)
+            await self._spool.store(row, self.size)
         except BaseException as error:
             await self._forget()
             raise plain_error(error) from error
-        finally:
-            self._spool.reserve(-self.size)
-            self._parts.clear()
 
     async def discard(self) -> None:
         if self._over:
@@ -131,7 +135,7 @@ class NewRow:
         return len(self.message.header) + self.body_size
 
 
-def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> None:
+def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]:
     """All rows of new messages, in the running transaction: a few statements, however many messages.
 
     Texts travel as one JSON value and contents as one blob, cut apart again by SQLite; a text that is no valid Unicode
@@ -149,6 +153,7 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> None:
         for n, one in enumerate(row.message.envelope.recipients)
     ]
     connection.execute(_INSERT_RECIPIENTS, (as_json(people),))
+    return [None] * len(rows)
 
 
 _PORTION = 4 * 1024 * 1024
@@ -204,31 +209,42 @@ def _insert_contents(connection: sqlite3.Connection, rows: list[NewRow]) -> None
 
 
 class Turns:
-    """Lanes and turns for messages that are stored together: each lane and each source is looked up once."""
+    """Lanes and turns for messages that are stored together: each source of a lane is looked up once."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._lanes: dict[str, tuple[int, int, int, int | None]] = {}
-        self._sources: dict[tuple[int, str], int] = {}
+        self._last: dict[tuple[str, str], tuple[int, int, int, int | None]] = {}
 
     def take(self, row: NewRow) -> tuple[int, int, int]:
         """Lane, turn and the lane's held time for a new message."""
-        name, source = row.message.lane, row.message.source
-        found = self._lanes.get(name)
-        if found is None:
-            found = self._lanes[name] = find_lane(self._connection, name, row.received)
-        lane, present, held_ms, held_since = found
-        last = self._sources.get((lane, source))
-        turn = next_turn(self._connection, lane, present, source) if last is None else last + 1
-        self._sources[lane, source] = turn
+        key = row.message.lane, row.message.source
+        last = self._last.get(key)
+        if last is None:
+            lane, turn, held_ms, held_since = self._first(*key, row.received)
+        else:
+            lane, turn, held_ms, held_since = last[0], last[1] + 1, last[2], last[3]
+        self._last[key] = lane, turn, held_ms, held_since
         return lane, turn, held_ms + (0 if held_since is None else row.received - held_since)
+
+    def _first(self, name: str, source: str, now_ms: int) -> tuple[int, int, int, int | None]:
+        found = self._connection.execute(_LANE_AND_SOURCE, (source, name)).fetchone()
+        if found is None:
+            return find_lane(self._connection, name, now_ms)
+        lane, present, held_ms, held_since, last = found
+        return lane, present if last is None else max(present, last + 1), held_ms, held_since
 
     def keep(self) -> None:
         """Write down the last turn of each source."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO source VALUES (?,?,?)",
-            [(lane, source, turn) for (lane, source), turn in self._sources.items()],
+            [(found[0], source, found[1]) for (_, source), found in self._last.items()],
         )
+
+
+_LANE_AND_SOURCE = (
+    "SELECT l.id, l.turn, l.held_ms, l.held_since, s.turn FROM lane l"
+    " LEFT JOIN source s ON s.lane = l.id AND s.name = ? WHERE l.name = ?"
+)
 
 
 def lane_for_insert(connection: sqlite3.Connection, name: str, now_ms: int) -> tuple[int, int, int]:
@@ -255,14 +271,9 @@ def find_lane(connection: sqlite3.Connection, name: str, now_ms: int) -> tuple[i
     return cursor.lastrowid, 0, 0, since and now_ms
 
 
-def next_turn(connection: sqlite3.Connection, lane: int, present: int, source: str) -> int:
+def take_turn(connection: sqlite3.Connection, lane: int, present: int, source: str) -> int:
     """The turn of a source's new message: after its last one, but not before the lane's present turn."""
     row = connection.execute("SELECT turn FROM source WHERE lane = ? AND name = ?", (lane, source)).fetchone()
-    return present if row is None else max(present, int(row[0]) + 1)
-
-
-def take_turn(connection: sqlite3.Connection, lane: int, present: int, source: str) -> int:
-    """The same, written down."""
-    turn = next_turn(connection, lane, present, source)
+    turn = present if row is None else max(present, int(row[0]) + 1)
     connection.execute("INSERT OR REPLACE INTO source VALUES (?,?,?)", (lane, source, turn))
     return turn

@@ -73,6 +73,7 @@ class SqliteSpool:
         self._wakes: list[Wake] = []
         self._arriving = 0
         self._stored = 0
+        """Octets of content: counted along here, and read anew with each upkeep and each change that is not counted."""
         self._free = (0.0, 0)
         self._prefetched: dict[str, Content] = {}
         self._nowhere: tempfile.TemporaryDirectory[str] | None = None
@@ -167,10 +168,24 @@ class SqliteSpool:
             self._free = (time.monotonic(), free)
         return free
 
-    async def store(self, row: NewRow) -> None:
-        """Write an acceptance and wake its lane."""
-        self._stored = await self._writer.run_one_of(_store, row)
-        self._wake(row.message.lane)
+    def store(self, row: NewRow, reserved: int) -> asyncio.Future[None]:
+        """Write an acceptance, free what was reserved for it, and wake its lane: also when nobody waits any more.
+
+        Raises SpoolError when the spool is closed; the future fails with SpoolFull or SpoolError.
+        """
+        try:
+            future = self._writer.submit_one_of(insert_all, row)
+        except SpoolError:
+            self.reserve(-reserved)
+            raise
+        future.add_done_callback(lambda done: self._stored_one(row, reserved, done))
+        return future
+
+    def _stored_one(self, row: NewRow, reserved: int, done: asyncio.Future[None]) -> None:
+        self.reserve(-reserved)
+        if not done.cancelled() and done.exception() is None:
+            self._stored += row.size
+            self._wake(row.message.lane)
 
     def _wake(self, *lanes: str) -> None:
         for wake in self._wakes:
@@ -220,7 +235,8 @@ class SqliteSpool:
             return
         number = _number(settlement.id)
         self._prefetched.pop(settlement.id, None)
-        filed, self._stored = await self._writer.run_one_of(_settle, Ending(number, ms(now), settlement))
+        filed, octets = await self._writer.run_one_of(settle_plain, Ending(number, ms(now), settlement))
+        self._stored -= octets
         if filed:
             await asyncio.to_thread(self.bodies.remove, number)
 
@@ -430,17 +446,6 @@ class SqliteSpool:
         yield content.header
         async for chunk in content.body.chunks():
             yield chunk
-
-
-def _store(connection: sqlite3.Connection, rows: list[NewRow]) -> list[int]:
-    insert_all(connection, rows)
-    return [_bytes(connection)] * len(rows)
-
-
-def _settle(connection: sqlite3.Connection, endings: list[Ending]) -> list[tuple[bool, int]]:
-    filed = settle_plain(connection, endings)
-    stored = _bytes(connection)
-    return [(one, stored) for one in filed]
 
 
 def _number(text: str) -> int:

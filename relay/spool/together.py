@@ -73,7 +73,7 @@ def is_plain(done: Settlement) -> bool:
 
 
 _FIND = (
-    "SELECT m.id, m.state, m.begun, m.lane, c.body IS NULL FROM json_each(?) j JOIN message m ON m.id = j.value"
+    "SELECT m.id, m.state, m.begun, m.lane, c.body IS NULL, c.size FROM json_each(?) j JOIN message m ON m.id = j.value"
     " LEFT JOIN content c ON c.message = m.id"
 )
 _SET_RECIPIENTS = (
@@ -93,8 +93,9 @@ _FINISH = (
 _FORGET = "DELETE FROM content WHERE message IN (SELECT value FROM json_each(?))"
 
 
-def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[bool]:
-    """`relay.spool.delivery.settle` for plain ones; for each, whether its body is a file that must now go.
+def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[tuple[bool, int]]:
+    """`relay.spool.delivery.settle` for plain ones; for each, whether its body is a file that must now go, and the
+    octets of content that went.
 
     Raises SpoolError when one of the messages is not claimed.
     """
@@ -113,8 +114,11 @@ def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[
     finished = as_json([one.number for one in endings if one.number not in others])
     connection.execute(_FINISH, (max(one.now_ms for one in endings), finished))
     connection.execute(_FORGET, (finished,))
-    gone = {one.number: one.number not in others or _conclude(connection, one) for one in endings}
-    return [bool(gone[one.number] and found[one.number][4]) for one in endings]
+    gone = [one.number not in others or _conclude(connection, one) for one in endings]
+    return [
+        (bool(found[one.number][4]), found[one.number][5] or 0) if went else (False, 0)
+        for one, went in zip(endings, gone, strict=True)
+    ]
 
 
 def _conclude(connection: sqlite3.Connection, one: Ending) -> bool:

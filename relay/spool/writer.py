@@ -2,7 +2,7 @@
 
 While a commit waits for the disk, further changes gather; the next transaction takes them all. So the
 cost of durability is shared by whoever is waiting, and a lone caller waits for one commit only.
-A change that fails is rolled back alone (savepoint); the others of its transaction go on.
+When a change fails, all are made again with a savepoint around each: it fails alone, and the others go on.
 
 The three changes that every message needs (store, begin, settle) come in kinds: all of one kind in a transaction are
 written by the same few statements. Each statement gives up Python's lock and has to win it back from a busy event loop,
@@ -16,8 +16,10 @@ import errno
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
@@ -30,6 +32,11 @@ Kind = Callable[[sqlite3.Connection, list[P]], list[T]]
 
 _MOST_PER_COMMIT = 512
 """Bounds how long one transaction keeps the others waiting (about 50 ms of small changes)."""
+
+_COMPANY = 4
+"""Changes in a transaction that show that many wait for each commit, not one."""
+_GATHER = 0.001
+"""Seconds given to others to join a transaction then: well under what the disk takes."""
 
 
 @dataclass(slots=True)
@@ -72,6 +79,8 @@ class Writer:
         self._connect = connect
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._busy = False
+        """The last transaction was shared by several: it pays to wait a moment for more."""
         self.commits = 0
         self.changes = 0
 
@@ -136,6 +145,8 @@ class Writer:
     def _turn(self, connection: sqlite3.Connection) -> bool:
         batch: list[_Waiting] = []
         item = self._queue.get()
+        if self._busy:
+            time.sleep(_GATHER)
         going = item is not None
         while item is not None:
             batch.append(item)
@@ -146,69 +157,74 @@ class Writer:
             except queue.Empty:
                 break
             going = item is not None
+        self._busy = len(batch) >= _COMPANY
         if batch:
             self._transact(connection, batch)
         return going
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
-        try:
-            inside = [waiting for waiting in batch if not waiting.outside]
-            if inside:
-                self._commit(connection, inside)
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for waiting in batch:
-                waiting.error = waiting.error or error
+        inside = [waiting for waiting in batch if not waiting.outside]
+        if inside and not self._committed(connection, inside, apart=False):
+            self._committed(connection, inside, apart=True)
         for waiting in batch:
             if waiting.outside:
                 _alone(connection, waiting)
         _answer(batch)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        kinds: dict[Kind[Any, Any], list[_Waiting]] = {}
-        for waiting in batch:
-            if waiting.kind is not None:
-                kinds.setdefault(waiting.kind, []).append(waiting)
-        for kind, group in kinds.items():
-            _apply_together(connection, kind, group)
-        for waiting in batch:
-            if waiting.change is not None:
-                _apply(connection, [waiting], waiting.change)
-        connection.execute("COMMIT")
-        self.commits += 1
-        self.changes += len(batch)
+    def _committed(self, connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> bool:
+        """All in one transaction; ``apart``: a change that fails fails alone, which costs savepoints. False: try that."""
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            _apply_all(connection, batch, apart=apart)
+            connection.execute("COMMIT")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if not apart:
+                return False
+            for waiting in batch:
+                waiting.error = waiting.error or error
+        else:
+            self.commits += 1
+            self.changes += len(batch)
+        return True
 
 
-def _apply_together(connection: sqlite3.Connection, kind: Kind[Any, Any], group: list[_Waiting]) -> None:
-    """All of a kind at once; when that fails, one by one, so that only the culprit does."""
-    results = _apply(connection, group, lambda c: kind(c, [waiting.value for waiting in group]))
-    if results is not None:
+def _apply_all(connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> None:
+    kinds: dict[Kind[Any, Any], list[_Waiting]] = {}
+    for waiting in batch:
+        if waiting.kind is not None:
+            kinds.setdefault(waiting.kind, []).append(waiting)
+    for kind, group in kinds.items():
+        if apart:
+            for waiting in group:
+                _apply_apart(connection, waiting, partial(_one_of, kind, waiting.value))
+            continue
+        results = kind(connection, [waiting.value for waiting in group])
         for waiting, result in zip(group, results, strict=True):
             waiting.result = result
-    elif len(group) > 1:
-        for waiting in group:
-            waiting.error = None
-            _apply_together(connection, kind, [waiting])
+    for waiting in batch:
+        if waiting.change is not None and apart:
+            _apply_apart(connection, waiting, waiting.change)
+        elif waiting.change is not None:
+            waiting.result = waiting.change(connection)
 
 
-def _apply(connection: sqlite3.Connection, group: Sequence[_Waiting], change: Change[T]) -> T | None:
-    """A change under a savepoint. Raises only when SQLite itself rolled back, as it does when the disk is full."""
-    result: T | None = None
+def _one_of(kind: Kind[P, T], value: P, connection: sqlite3.Connection) -> T:
+    return kind(connection, [value])[0]
+
+
+def _apply_apart(connection: sqlite3.Connection, waiting: _Waiting, change: Change[Any]) -> None:
+    """Under a savepoint. Raises only when SQLite itself rolled back, as it does when the disk is full."""
     connection.execute("SAVEPOINT one")
     try:
-        result = change(connection)
-        for waiting in group:
-            waiting.result = result
+        waiting.result = change(connection)
     except Exception as error:
-        for waiting in group:
-            waiting.error = error
+        waiting.error = error
         if not connection.in_transaction:
             raise
         connection.execute("ROLLBACK TO one")
     connection.execute("RELEASE one")
-    return result
 
 
 def _alone(connection: sqlite3.Connection, waiting: _Waiting) -> None:
