@@ -32,9 +32,13 @@ def _drain(folder: Path, simulator: dict[str, Any], batch: int) -> tuple[float, 
         began = time.monotonic()
         load(relay.port, MESSAGES, 10240, 10)
         kit.until(
-            lambda: counters(simulator)["messages"] - before["messages"] >= MESSAGES, 300, "all delivered"
+            lambda: counters(simulator).get("messages", 0) - before.get("messages", 0) >= MESSAGES,
+            300,
+            "all delivered",
         )
-        return time.monotonic() - began, counters(simulator)["tls_handshakes"] - before["tls_handshakes"]
+        return time.monotonic() - began, counters(simulator)["tls_handshakes"] - before.get(
+            "tls_handshakes", 0
+        )
     finally:
         relay.stop()
 
