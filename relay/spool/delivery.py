@@ -58,8 +58,8 @@ def claim(connection: sqlite3.Connection, lane: str, limit: int, now_ms: int) ->
         return []
     numbers = [number for number, _ in rows]
     connection.execute(
-        f"UPDATE message SET state = 1, begun = NULL WHERE id IN ({marks(len(numbers))})",
-        numbers,
+        "UPDATE message SET state = 1, begun = NULL WHERE id IN (SELECT value FROM json_each(?))",
+        (as_json(numbers),),
     )
     if rows[-1][1] > turn:
         connection.execute("UPDATE lane SET turn = ? WHERE id = ?", (rows[-1][1], lane_id))
@@ -70,11 +70,11 @@ def load_claims(connection: sqlite3.Connection, numbers: Sequence[int], now_ms: 
     """The claims of these messages, in this order."""
     found = {}
     columns = CLAIM_COLUMNS.format(now=int(now_ms))
-    inside = marks(len(numbers))
+    wanted = (as_json(list(numbers)),)
     recipients = _unfinished(connection, numbers)
     for row in connection.execute(
-        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN ({inside})",
-        numbers,
+        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN (SELECT value FROM json_each(?))",
+        wanted,
     ):
         found[row[0]] = read_claim(row, tuple(recipients.get(row[0], ())))
     return [found[number] for number in numbers if number in found]
@@ -85,9 +85,9 @@ def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[
     due: dict[int, list[Recipient]] = {}
     held: dict[int, list[Recipient]] = {}
     for number, address, notify, orcpt, state in connection.execute(
-        f"SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN ({marks(len(numbers))})"
+        "SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
         " AND state IN (0, 2, 3) ORDER BY message, n",
-        numbers,
+        (as_json(list(numbers)),),
     ):
         (held if state == HELD else due).setdefault(number, []).append(Recipient(address, notify, orcpt))
     return held | due
@@ -378,7 +378,9 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
 
 def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
     """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute("SELECT id, begun, lane FROM message WHERE state = 1 ORDER BY id").fetchall()
+    rows = connection.execute(
+        "SELECT id, begun, lane FROM message INDEXED BY message_active WHERE state = 1 ORDER BY id"
+    ).fetchall()
     uncertain = [number for number, begun, _ in rows if begun is not None]
     unclaim(connection, [number for number, begun, _ in rows if begun is None])
     for _, begun, lane in rows:
