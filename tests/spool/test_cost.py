@@ -7,8 +7,8 @@ import sqlite3
 
 import pytest
 
-from relay.spool import sqlite
 from relay.message import Outcome, Result
+from relay.spool import sqlite
 from relay.spool.contract import Hold, Settlement
 from relay.spool.schema import connect
 from relay.spool.sqlite import SqliteSpool
