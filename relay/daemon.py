@@ -23,6 +23,7 @@ from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
+from relay.pages import Pages
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.lane import Lane
@@ -178,7 +179,7 @@ class Daemon:
         self.spool = build_spool(settings)
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
-            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
         )
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
@@ -190,6 +191,7 @@ class Daemon:
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
+        self.pages = Pages(self)
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,12 +200,14 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         await self._reroute(await self._stray())
@@ -217,12 +221,14 @@ class Daemon:
         self._spawn(self._keep_credentials())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
+        await self.pages.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(
+            self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
             self.alarms.stop(min(seconds, 5.0)),
@@ -358,6 +364,7 @@ class Daemon:
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
         await self.scheduler.drop_unused(self.router.uses)
+        await self.pages.update()
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
@@ -378,7 +385,8 @@ class Daemon:
             return await self.status()
         if do == "health":
             return await self.health()
-        if do in ("wake", "release"):
+        if do in ("wake", "release", "check"):
+            self.courier.revisit()
             for tokens in self.tokens.values():
                 tokens.retry_now()
             lanes = [str(lane) for lane in payload.get("lanes", [])]
@@ -414,9 +422,14 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
-            choices={name: tokens.choice for name, tokens in self.tokens.items()},
+            credentials={name: tokens.choice for name, tokens in self.tokens.items()},
             ends=self.keeper.ends,
             now=self.clock.now(),
+            choices={
+                one.name: choice
+                for one in self.settings.upstreams
+                if (choice := self.courier.choice(one.name))
+            },
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
@@ -424,11 +437,10 @@ class Daemon:
         return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        transport, sent, limit = (
-            lane.transport or "smtp",
-            lane.limiter.sent_last_minute(now),
-            lane.limiter.limit,
-        )
+        upstream = lane.upstream.name
+        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
+        transport = lane.transport if lane.connected and lane.transport else decided
+        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:
             return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)

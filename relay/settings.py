@@ -262,6 +262,8 @@ class Web:
     password: Secret | None
     certificate: Path | None
     key: Path | None
+    names: tuple[str, ...] = ()
+    """Further names under which the page may be called (the Host field), lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +294,11 @@ class Settings:
     """Where it was read: a path, ``environment``, or both."""
     warnings: tuple[str, ...] = field(default=())
     """What works but an administrator should know: plain secrets, readable files, keys whose feature is to come."""
+
+    file: Path | None = None
+    """The configuration file; None when the environment alone configures."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """(key, environment variable) for each value that the environment sets or overrides."""
 
     def upstream(self, name: str) -> Upstream:
         """The upstream of that name; KeyError when there is none."""

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay import __version__, events
+from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.schedule.telling import iso
 from relay.settings import Settings, Upstream
 from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
 from relay.spool.factory import build_spool
-from relay.tokens.choice import NAMES, Choice
+from relay.tokens.choice import NAMES
+from relay.tokens.choice import Choice as CredentialChoice
 from relay.tokens.contract import TokenState
 from relay.tokens.expiry import CredentialState, Ends, credential_states, days_left
 
@@ -88,13 +90,13 @@ def _drain(backlog: int, health: LaneHealth) -> int | None:
 
 
 def credential_rows(
-    upstream: Upstream, now: float, *, ends: Ends | None = None, choice: Choice | None = None
+    upstream: Upstream, now: float, *, ends: Ends | None = None, choice: CredentialChoice | None = None
 ) -> list[dict[str, Any]]:
     """The upstream's one or two credentials with what is known of their ends. Reads files: not for the event loop."""
     return [_credential_row(one, now, choice) for one in credential_states(upstream, ends)]
 
 
-def _credential_row(state: CredentialState, now: float, choice: Choice | None) -> dict[str, Any]:
+def _credential_row(state: CredentialState, now: float, choice: CredentialChoice | None) -> dict[str, Any]:
     which = NAMES.index(state.slot)
     dead = choice.faults.get(which) if choice else None
     error = f"{dead.code}: {dead}" if dead else state.fault or None
@@ -127,6 +129,29 @@ def token_rows(tokens: Mapping[str, Iterable[TokenState]]) -> list[dict[str, Any
     ]
 
 
+def transport_of(settings: Settings, upstream: str, choice: Choice | None) -> str:
+    """The transport in use: the configured one, or what ``auto`` has decided; ``auto`` before that."""
+    for one in settings.upstreams:
+        if one.name == upstream:
+            return choice.transport if one.transport == "auto" and choice is not None else one.transport
+    return ""
+
+
+def transport_row(upstream: Upstream, choice: Choice | None) -> dict[str, Any]:
+    """How one upstream submits, and why."""
+    if upstream.transport != "auto":
+        why, choice = f"the configuration says transport: {upstream.transport}", None
+    else:
+        why = choice.why if choice is not None else "the next message decides"
+    return {
+        "upstream": upstream.name,
+        "transport": choice.transport if choice is not None else upstream.transport,
+        "configured": upstream.transport,
+        "why": why,
+        "since": iso(choice.since) if choice is not None else None,
+    }
+
+
 async def report(
     settings: Settings,
     spool: Spool,
@@ -135,7 +160,8 @@ async def report(
     listeners: list[dict[str, Any]],
     health: Mapping[str, LaneHealth],
     tokens: Mapping[str, Iterable[TokenState]],
-    choices: Mapping[str, Choice] | None = None,
+    choices: Mapping[str, Choice],
+    credentials: Mapping[str, CredentialChoice] | None = None,
     ends: Ends | None = None,
     now: float | None = None,
 ) -> dict[str, Any]:
@@ -150,13 +176,14 @@ async def report(
         "started": iso(started) if started is not None else None,
         "listeners": listeners,
         "lanes": [
-            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name))
+            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name, choices))
             for name in names
         ],
         "holds": [hold_row(one) for one in holds],
+        "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),
         "credentials": await asyncio.to_thread(
-            _credentials, settings, now or time.time(), choices or {}, ends or {}
+            _credentials, settings, now or time.time(), credentials or {}, ends or {}
         ),
         "counters": {name: events.counts[name] for name in COUNTED},
         "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
@@ -164,7 +191,7 @@ async def report(
 
 
 def _credentials(
-    settings: Settings, now: float, choices: Mapping[str, Choice], ends: Ends
+    settings: Settings, now: float, choices: Mapping[str, CredentialChoice], ends: Ends
 ) -> list[dict[str, Any]]:
     return [
         row
@@ -173,13 +200,11 @@ def _credentials(
     ]
 
 
-def _idle_health(settings: Settings, name: str) -> LaneHealth:
+def _idle_health(settings: Settings, name: str, choices: Mapping[str, Choice]) -> LaneHealth:
     upstream = lane_parts(name)[0]
-    for one in settings.upstreams:
-        if one.name == upstream:
-            transport = "smtp" if one.transport == "auto" else one.transport
-            return LaneHealth(transport=transport, limit_per_minute=one.limits.messages_per_minute)
-    return LaneHealth()
+    transport = transport_of(settings, upstream, choices.get(upstream))
+    limits = [one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream]
+    return LaneHealth(transport=transport, limit_per_minute=limits[0] if limits else 0)
 
 
 async def offline(settings: Settings) -> dict[str, Any]:
@@ -189,9 +214,9 @@ async def offline(settings: Settings) -> dict[str, Any]:
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
     try:
-        health = {}
+        health, choices = {}, choices_of(await spool.remembered(PREFIX))
         for summary in await spool.lanes():
-            idle = _idle_health(settings, summary.lane)
+            idle = _idle_health(settings, summary.lane, choices)
             for hold in await spool.holds():
                 if hold.scope != "sender" and hold.key in (summary.lane, lane_parts(summary.lane)[0]):
                     health[summary.lane] = held_health(
@@ -202,7 +227,14 @@ async def offline(settings: Settings) -> dict[str, Any]:
         ]
         ends = await known_ends(spool, settings)
         return await report(
-            settings, spool, started=None, listeners=listeners, health=health, tokens={}, ends=ends
+            settings,
+            spool,
+            started=None,
+            listeners=listeners,
+            health=health,
+            tokens={},
+            choices=choices,
+            ends=ends,
         )
     finally:
         await spool.close()

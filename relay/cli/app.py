@@ -18,6 +18,8 @@ from relay.errors import RelayError
 
 MODULES: dict[str, str] = {
     "run": "relay.cli.run",
+    "setup": "relay.cli.setup",
+    "check": "relay.cli.check",
     "status": "relay.cli.status",
     "queue": "relay.cli.queue",
     "trace": "relay.cli.trace",

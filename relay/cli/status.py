@@ -54,6 +54,7 @@ def show(shape: Shape) -> None:
         _trouble(lane)
     for hold in shape.get("holds", ()):
         _apart(hold)
+    _transports(shape.get("transports", ()))
     _tokens(shape.get("tokens", ()))
     _credentials(shape.get("credentials", ()))
     _spool(shape.get("spool") or {})
@@ -108,6 +109,13 @@ def _apart(hold: Shape) -> None:
         typer.echo(f"  said:   {visible(str(hold['evidence']))}")
     if hold.get("remedy"):
         typer.echo(f"  remedy: {visible(str(hold['remedy']))}")
+
+
+def _transports(transports: Sequence[Shape]) -> None:
+    for one in transports:
+        name, transport = visible(str(one.get("upstream"))), visible(str(one.get("transport")))
+        since = f" since {local(one.get('since'))}" if one.get("since") else ""
+        typer.echo(f"\n{name} sends by {transport}{since}: {visible(str(one.get('why')))}")
 
 
 def _tokens(tokens: Sequence[Shape]) -> None:

@@ -161,4 +161,4 @@ class Builder:
         certificate = key = None
         if web.tls is not None:
             certificate, key = self._pair(web.tls.certificate, web.tls.key, "web.tls")
-        return to.Web(web.bind, host, port, password, certificate, key)
+        return to.Web(web.bind, host, port, password, certificate, key, tuple(n.lower() for n in web.names))

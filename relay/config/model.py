@@ -129,7 +129,8 @@ class UpstreamSection(Section):
         None, description="SMTP host; the cloud's own (smtp.office365.com) when not given."
     )
     transport: Annotated[str, *choice("auto", "smtp", "graph")] = Field(
-        "auto", description="How mail is submitted; auto reads the token's permissions and decides."
+        "auto",
+        description="How mail is submitted: smtp, graph, or auto, which decides by the token's permissions: graph.md.",
     )
     cloud: Annotated[str, *choice("public", "gcc-high", "dod", "china")] = Field(
         "public",
@@ -308,9 +309,14 @@ class WebSection(PasswordSection):
 
     bind: Bind = Field("127.0.0.1:8025", description="Address and port of the page.")
     password: SecretText | None = Field(
-        None, repr=False, description="argon2id hash, made with `relay password` (a secret value)."
+        None,
+        repr=False,
+        description="argon2id hash, made with `relay password` (a secret value). Without it a one-time link is printed.",
     )
     tls: WebTlsSection | None = Field(None, description="Certificate and key of the page.")
+    names: tuple[Host, ...] = Field(
+        (), description="Further names the page is called by, such as a reverse proxy's; others are refused."
+    )
 
 
 class LogSection(Section):

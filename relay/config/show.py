@@ -109,7 +109,7 @@ def _web(web: of.Web | None) -> dict[str, Any] | None:
     if web is None:
         return None
     tls = {"certificate": str(web.certificate), "key": str(web.key)} if web.certificate else None
-    return {"bind": web.bind, "password": _secret(web.password), "tls": tls}
+    return {"bind": web.bind, "password": _secret(web.password), "tls": tls, "names": list(web.names)}
 
 
 def _secret(secret: of.Secret | None) -> str | None:

@@ -201,6 +201,8 @@ class Carrier:
                 )
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
                 continue
+            if len(done.outcomes) < len(claim.envelope.recipients):
+                self._lane.kick()  # some of it is back in the queue: to go on with, or to try a held lane with
             if done.due is not None:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()

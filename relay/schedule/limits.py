@@ -22,6 +22,10 @@ _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
 
+_IN_ONE_PIECE = 10
+"""A message is kept together while it needs no more than this part of a minute's limit (3 of 30)."""
+
+
 class Cost(NamedTuple):
     """What one message of ours is to Exchange: SMTP transactions (it is split when it has many recipients), people."""
 
@@ -44,13 +48,17 @@ NOTHING = Cost(0, 0)
 def cost_of(recipients: int, limits: MailboxLimits, learned: int = 0) -> Cost:
     """What is set aside for a message with that many recipients before it starts.
 
-    ``learned``: recipients that Exchange takes in one message, when fewer than the limits say; 0: not known. What
-    would exceed a whole limit by itself gets as much of it as there is, and goes on when the next of it is free.
+    ``learned``: recipients that Exchange takes in one message, when fewer than the limits say; 0: not known. One that
+    is split into a few goes when there is room for all of them; a longer list starts with that much and takes what
+    else is free as it goes, since waiting for a whole minute's worth would leave the minute before it unused.
     """
     most = min(one for one in (limits.recipients_per_message, learned, recipients, 10**9) if one > 0)
     messages = max(1, -(-recipients // most))
     return Cost(
-        min(messages, limits.messages_per_minute or messages),
+        min(
+            messages,
+            max(1, limits.messages_per_minute // _IN_ONE_PIECE) if limits.messages_per_minute else messages,
+        ),
         min(recipients, limits.recipients_per_day or recipients),
     )
 

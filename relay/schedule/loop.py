@@ -220,11 +220,13 @@ class Scheduler:
         while True:
             lane.wake.clear()
             try:
-                if await self._step(lane):
+                planned_at = await self._step(lane)
+                if planned_at is None:
                     continue
                 if self._forget(lane):
                     return
-                pause = outlook.pause(self.holds, lane, self.clock.now())
+                look = outlook.next_look(self.holds, lane, planned_at)
+                pause = None if look is None else max(0.001, look - self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
                 pause = _AGAIN
@@ -261,23 +263,24 @@ class Scheduler:
         with contextlib.suppress(SpoolError):  # then a restart learns it anew
             await self.spool.remember(_LEARNED + lane.name, lane.learned())
 
-    async def _step(self, lane: Lane) -> bool:
-        """Do what the planner says; whether to plan again at once."""
+    async def _step(self, lane: Lane) -> float | None:
+        """Do what the planner says. None: plan again at once; else the moment at which there was nothing more to do."""
         await self._know_usage(lane)
         await self._return(lane)
         await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":
             lane.quiet()
-        step = plan(outlook.view(self.holds, lane, self.clock.now()))
+        now = self.clock.now()
+        step = plan(outlook.view(self.holds, lane, now))
         if step.give_back:
             await self._give_back(lane)
         if step.claim:
             await self._claim(lane, step.claim)
-            return True
+            return None
         if step.open:
             self._open(lane)
-            return True
-        return False
+            return None
+        return now
 
     async def _return(self, lane: Lane) -> None:
         """Hand back what is claimed and will not be sent. Raises SpoolError, and then it stays owed."""

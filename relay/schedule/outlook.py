@@ -42,8 +42,12 @@ def _budget(lane: Lane, now: float) -> int | None:
     return lane.limiter.available(now) if lane.limiter.fits(now, lane.need) else 0
 
 
-def pause(holds: Holds, lane: Lane, now: float) -> float | None:
-    """Seconds until the lane must look again by itself; None: only when woken."""
+def next_look(holds: Holds, lane: Lane, now: float) -> float | None:
+    """When the lane must look again by itself; None: only when woken.
+
+    ``now`` is the moment of the plan that had nothing to do: what falls due between the plan and the sleep must be in
+    the future of both, or nobody would come back for it.
+    """
     times: list[float] = []
     if lane.next_due is not None and not lane.may_have_work:
         times.append(lane.next_due)
@@ -58,7 +62,7 @@ def pause(holds: Holds, lane: Lane, now: float) -> float | None:
         times += _working_times(lane, now)
     elif not lane.carriers and lane.resting_until <= now:
         lane.quiet()
-    return max(0.001, min(times) - now) if times else None
+    return min(times, default=None)
 
 
 def _working_times(lane: Lane, now: float) -> list[float]:

@@ -151,8 +151,14 @@ def address_pattern(text: str) -> str:
     return pattern[1:-1] if "@" in bare[1:-1] else pattern
 
 
-FROM_MATCHES = "EXISTS (SELECT 1 FROM json_each(m.details, '$.f') f WHERE f.value LIKE {value} ESCAPE '!')"
-"""Whether one of the addresses of a message's From field(s) is like ``{value}``, a parameter's mark."""
+FROM_MATCHES = (
+    "((m.details LIKE '%' || {value} || '%' ESCAPE '!' OR instr(m.details, '\\') > 0)"
+    " AND EXISTS (SELECT 1 FROM json_each(m.details, '$.f') f WHERE f.value LIKE {value} ESCAPE '!'))"
+)
+"""Whether one of the addresses of a message's From field(s) is like ``{value}``, a parameter's mark.
+
+Reading JSON is what costs, so the text is looked at first; where it holds escapes, it may hide what is looked for.
+"""
 
 
 HELD_LANE = "l.held_since IS NOT NULL"
@@ -188,7 +194,7 @@ def where(wanted: Filter) -> tuple[str, list[Any]]:
         add("(l.name = ? OR l.name LIKE ? ESCAPE '!')", wanted.lane, like("/" + wanted.lane.lower())[:-1])
     if wanted.sender is not None:
         pattern = address_pattern(wanted.sender)
-        add(f"(m.sender LIKE ? ESCAPE '!' OR {FROM_MATCHES.format(value='?')})", pattern, pattern)
+        add(f"(m.sender LIKE ? ESCAPE '!' OR {FROM_MATCHES.format(value='?')})", pattern, pattern, pattern)
     if wanted.recipient is not None:
         add(
             "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.address LIKE ? ESCAPE '!')",

@@ -39,7 +39,7 @@ _ADD_SMTP_ROLE = (
     f"Steps 3 and 4: {APP} > API permissions > Add a permission > APIs my organization uses > Office 365 Exchange "
     "Online > Application permissions > SMTP.SendAsApp, then Grant admin consent, New-ServicePrincipal and "
     "Add-MailboxPermission in Exchange Online PowerShell; or assign the Exchange role Application SMTP.SendAsApp. "
-    "With Graph Mail.Send, `transport: graph` (or auto) needs none of this."
+    "With Graph's Mail.Send, `transport: auto` (or graph) needs none of this."
 )
 _ADD_GRAPH_ROLE = (
     f"Steps 3 and 4: {APP} > API permissions > Add a permission > Microsoft Graph > Application permissions > "

@@ -52,7 +52,7 @@ def make_upstream(port: int, ca_file: Path | None, **changes: object) -> Upstrea
         port=port,
         timeout=5.0,
         batch_size=30,
-        transport="auto",
+        transport="smtp",
         cloud="public",
         authority="https://login.example",
         graph_url="https://graph.example",

@@ -204,14 +204,14 @@ async def test_a_slow_exchange_costs_no_processor_time(house, monkeypatch):
     await h.courier.until(lambda: h.courier.open_now == 1)
     lane = h.scheduler.lanes[LANE]
     looks = 0
-    right = outlook.pause
+    right = outlook.next_look
 
     def counted(*given):
         nonlocal looks
         looks += 1
         return right(*given)
 
-    monkeypatch.setattr(outlook, "pause", counted)
+    monkeypatch.setattr(outlook, "next_look", counted)
     lane.ready = type(lane.ready)(
         (when - 60, claim) for when, claim in lane.ready
     )  # they have waited a minute
