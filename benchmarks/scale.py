@@ -77,9 +77,16 @@ def _with(folder: Path, simulator: dict[str, Any], queued: int) -> Figures:
 
 
 def rows(folder: Path, simulator: dict[str, Any], sizes: tuple[int, ...]) -> list[Row]:
-    """Each size beside the smallest."""
-    found = {queued: _with(folder, simulator, queued) for queued in sizes}
-    return [row for queued in sizes[1:] for row in _compare(queued, found[queued], found[sizes[0]], sizes[0])]
+    """Each size between two runs of the smallest: the machine may be busier at one time than at another."""
+    least, shown = sizes[0], []
+    before = _with(folder / "0", simulator, least)
+    for number, queued in enumerate(sizes[1:], 1):
+        ours = _with(folder, simulator, queued)
+        after = _with(folder / str(number), simulator, least)
+        started, accepting, delivering = ((a + b) / 2 for a, b in zip(before, after, strict=True))
+        shown += _compare(queued, ours, (started, accepting, delivering), least)
+        before = after
+    return shown
 
 
 def _compare(queued: int, ours: Figures, base: Figures, least: int) -> list[Row]:
