@@ -44,7 +44,7 @@ def _time(value: Any) -> float:
 def measure(folder: Path, windows: int) -> list[Row]:
     """Both at once: neither comes near what the machine can do."""
     want = LIMIT * windows + 1
-    with kit.simulator(folder / "simulator", "--latency", LATENCY) as simulator:
+    with kit.simulator(folder / "simulator", "--latency", LATENCY, keep=True) as simulator:
         sink = Sink(
             Path(simulator["directory"]) / "server.pem",
             "--per-minute",

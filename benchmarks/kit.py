@@ -194,10 +194,10 @@ def _cpu(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def simulator(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
-    """`relay simulator`; what it printed."""
+def simulator(folder: Path, *options: str, keep: bool = False) -> Iterator[dict[str, Any]]:
+    """`relay simulator`; what it printed. It counts the mail, and lists it only with ``keep``."""
     folder.mkdir(parents=True, exist_ok=True)
-    running = Process("relay", "simulator", "--dir", str(folder), "--no-keep", *options)
+    running = Process("relay", "simulator", "--dir", str(folder), *([] if keep else ["--no-keep"]), *options)
     try:
         yield running.facts
     finally:

@@ -25,21 +25,18 @@ _BUFFER = 256 * 1024
 class SqliteDraft:
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "number", "size")
+    __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "id", "number", "size")
 
     def __init__(self, spool: SqliteSpool, number: int) -> None:
         self._spool = spool
         self.number = number
+        self.id = ids.show(number)
         self._parts: list[bytes] = []
         self._pending = 0
         self._written = 0
         self._file: BinaryIO | None = None
         self._over = False
         self.size = 0
-
-    @property
-    def id(self) -> str:
-        return ids.show(self.number)
 
     async def write(self, data: bytes) -> None:
         self._parts.append(bytes(data))
