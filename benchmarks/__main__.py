@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import fairness, goodput, handshakes, kit, latency, memory, postfix, scale, throughput
+from benchmarks import fairness, goodput, handshakes, kit, latency, memory, postfix, scale, throughput, upkeep
 from benchmarks.kit import Row
 
 
@@ -35,6 +35,7 @@ def _long(folder: Path) -> list[Row]:
     with kit.simulator(folder / "simulator", *options) as simulator:
         found = [memory.large(folder, simulator)]
     found += goodput.measure(folder / "goodput", 3)
+    found += upkeep.measure(folder / "upkeep", 1)
     found += scale.measure(folder / "scale", scale.QUEUED)
     return found
 

@@ -29,7 +29,7 @@ def fill(database: Path, lane: str, count: int) -> None:
     migrate(connection)
     connection.execute("PRAGMA synchronous = OFF")
     numbers, began = ids.Ids(), time.time() - 3600
-    messages = itertools.cycle([_message(lane, f"source{number}@example.org") for number in range(100)])
+    messages = itertools.cycle([message(lane, f"source{number}@example.org") for number in range(100)])
     for start in range(0, count, _STEP):
         connection.execute("BEGIN")
         insert_all(connection, [
@@ -41,7 +41,8 @@ def fill(database: Path, lane: str, count: int) -> None:
     connection.close()
 
 
-def _message(lane: str, source: str) -> NewMessage:
+def message(lane: str, source: str) -> NewMessage:
+    """A small message of that source, as the listener would hand it over."""
     header = b"From: " + source.encode() + b"\r\nTo: someone@example.net\r\nSubject: status\r\n\r\n"
     return NewMessage(
         Envelope(source, (Recipient("someone@example.net"),)), Client("127.0.0.1"), header, lane, source=source,

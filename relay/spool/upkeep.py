@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from relay.spool.reading import stored_bytes
 from relay.spool.records import as_json
 
-STEP_SECONDS = 0.008
+STEP_SECONDS = 0.004
 """How long one step may keep the writer, its commit not counted."""
 CHECKPOINT_AFTER = 16 * 1024 * 1024
 """Octets of log, by estimate, after which they are moved into the database."""
@@ -22,7 +22,7 @@ LITTLE = 512
 """Pages (2 MB) that the writer itself may move: some milliseconds."""
 MOST_PASSES = 4
 """Tries to catch up with the writer; when the disk cannot, the log's own bound has the writer wait."""
-_FEW = 20
+_FEW = 10
 """Finished messages forgotten at once, between looks at the clock."""
 _SPENT = 200
 """Turns and submissions forgotten in one step."""
