@@ -93,7 +93,10 @@ def measure(folder: Path, runs: int) -> list[Row]:
         upkeep.forget = whole
     times.sort()
     typical, longest = times[len(times) * 95 // 100], times[-1]
-    note = f"{steps} steps of {kit.median(times):.1f} ms at the median, the longest {longest:.1f} ms; acceptance meanwhile {kit.median(waits):.1f} ms at the median"
+    note = (
+        f"{steps} steps of {kit.median(times):.1f} ms at the median, the longest {longest:.1f} ms;"
+        f" acceptance meanwhile {kit.median(waits):.1f} ms at the median"
+    )
     return [
         Row(
             "the writer held by one step of upkeep, 95 % within",

@@ -158,7 +158,7 @@ class Carrier:
         self._lane.kick()
 
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
-        scheduler, claim = self._scheduler, leave.claim
+        scheduler, lane, claim = self._scheduler, self._lane, leave.claim
         content: Content | None = None
         lane.submitting[claim.id] = connection
         try:

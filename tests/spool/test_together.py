@@ -15,7 +15,6 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.spool import FAILED, LANE, OTHER, SENT, accept, new_message, spool_settings
 from tests.spool.suite import body_of, every, settle
 
-
 HEADER = new_message().header
 
 
