@@ -182,13 +182,13 @@ async def test_a_lane_held_meanwhile_lets_a_submission_go_on_as_long_as_the_pati
 
 
 async def test_patience_is_kept_behind_a_submission_that_hangs(house):
-    """Claimed, waiting for the one connection: it is taken out of the lane's hands."""
+    """Whether claimed for the one connection or still in the queue: it is taken out of the lane's hands."""
     h = await house(connections=1)
     h.courier.gate.clear()
     first = asyncio.ensure_future(submit(h, patience=60))
     await under_way(h, 1)
     others = [asyncio.ensure_future(submit(h, patience=0.2)) for _ in range(3)]
-    await under_way(h, 4)
+    await under_way(h, 2)
     replies = await asyncio.wait_for(asyncio.gather(*others), 5)
     assert {reply.code for reply in replies} == {451}
     assert all("nothing kept" in reply.text for reply in replies)
