@@ -31,10 +31,13 @@ _WORDS = (
     (" LIKE ", " ILIKE "),
     ("max(0, ", "greatest(0, "),
     ("max(delay_noticed, ", "greatest(delay_noticed, "),
+    ("min(lane.turn, ", "least(lane.turn, "),
     ("sum(m.state IN (0, 2) AND l.held_since IS NOT NULL)",
      "sum((m.state IN (0, 2) AND l.held_since IS NOT NULL)::int)"),
 )  # fmt: skip
 
+_ADVICE = re.compile(r" INDEXED BY \w+")
+"""To SQLite's planner; PostgreSQL's takes none."""
 _MARK = re.compile(r"\?(\d*)")
 
 
@@ -44,6 +47,7 @@ def translate(statement: str) -> str:
 
     A bare ``?`` is the number after the largest one so far (SQLite documentation, "Parameters").
     """
+    statement = _ADVICE.sub("", statement)
     for ours, theirs in _WORDS:
         statement = statement.replace(ours, theirs)
     if statement.startswith("INSERT INTO lane "):
