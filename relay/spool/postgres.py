@@ -25,7 +25,7 @@ from relay.clock import Clock
 from relay.errors import SpoolBusy, SpoolError
 from relay.message import Body, BytesBody, Outcome
 from relay.settings import SpoolSettings
-from relay.spool import delivery, ids
+from relay.spool import delivery, ids, upkeep
 from relay.spool.contract import Claim, Recovered, Settlement, SpoolStats
 from relay.spool.intake import NewRow
 from relay.spool.postgres_draft import PostgresDraft
@@ -33,9 +33,7 @@ from relay.spool.postgres_link import Row, Statements, arguments, plain_error, p
 from relay.spool.postgres_place import Place
 from relay.spool.postgres_rows import (
     ChunkBody,
-    forget_finished,
     forget_orphans,
-    forget_spent,
     insert_all,
 )
 from relay.spool.postgres_schema import migrate
@@ -279,14 +277,11 @@ class PostgresSpool(SqliteSpool):
     # upkeep
 
     async def tend(self, now: float) -> float:
-        def change(connection: sqlite3.Connection) -> int:
-            gone = forget_finished(connection, ms(now - self._settings.history))
-            gone += forget_spent(connection, now)
-            if now >= self._orphans_until:
-                gone += forget_orphans(connection, ids.Ids().next(now - _ORPHAN_AGE))
-            return gone
-
-        gone = await self._writer.run(change)
+        before, orphans = ms(now - self._settings.history), ids.Ids().next(now - _ORPHAN_AGE)
+        old = await self._read(lambda c: upkeep.spent(c, now))
+        gone, _, self._stored = await self._writer.run(lambda c: upkeep.forget(c, before, old))
+        if now >= self._orphans_until:
+            gone += await self._writer.run(lambda c: forget_orphans(c, orphans))
         if not gone:
             self._orphans_until = now + 3600.0
         return 0.05 if gone else 30.0

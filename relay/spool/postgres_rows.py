@@ -19,8 +19,7 @@ BODY_IN_ROW = 128 * 1024
 CHUNK = 256 * 1024
 """Octets of one piece: bounds what one message keeps in memory on either side, and what one statement carries."""
 _STEP = 200
-"""Messages forgotten in one transaction: some milliseconds, in which nobody else writes."""
-_DAY = 86_400
+"""Messages whose pieces are forgotten in one transaction."""
 
 ReadChunk = Callable[[int, int], Awaitable[bytes]]
 
@@ -77,36 +76,6 @@ class ChunkBody:
             piece = await self._read(self._number, n)
             for start in range(0, len(piece), size):
                 yield piece[start : start + size]
-
-
-def forget_finished(connection: sqlite3.Connection, before_ms: int) -> int:
-    """Traces older than ``spool.history``, some at a time; how many went."""
-    rows = connection.execute(
-        "SELECT id FROM message WHERE state = 4 AND finished < ? ORDER BY finished LIMIT ?",
-        (before_ms, _STEP),
-    ).fetchall()
-    for table, column in (
-        ("event", "message"),
-        ("recipient", "message"),
-        ("content", "message"),
-        ("message", "id"),
-    ):
-        connection.executemany(f"DELETE FROM {table} WHERE {column} = ?", rows)
-    return len(rows)
-
-
-def forget_spent(connection: sqlite3.Connection, now: float) -> int:
-    """Turns that their lane has passed, and submissions that no limit looks at any more; how many turns went."""
-    gone = connection.execute(
-        "DELETE FROM source WHERE (lane, name) IN (SELECT s.lane, s.name FROM source s JOIN lane l ON l.id = s.lane"
-        " WHERE s.turn < l.turn LIMIT ?)",
-        (_STEP,),
-    ).rowcount
-    connection.execute(
-        "DELETE FROM usage WHERE (span = 1 AND at < ?) OR (span = 60 AND at < ?) OR (messages <= 0 AND recipients <= 0)",
-        (int(now) - 120, int(now) - _DAY - 120),
-    )
-    return gone
 
 
 def forget_orphans(connection: sqlite3.Connection, before: int) -> int:

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,10 @@ class PostgresServer:
         """Stop it and take its files away."""
         self.stop()
         shutil.rmtree(self.folder)
+
+
+def running() -> Iterator[PostgresServer]:
+    """A server for as long as a fixture lives."""
+    server = PostgresServer()
+    yield server
+    server.remove()

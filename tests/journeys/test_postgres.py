@@ -6,21 +6,15 @@ import smtplib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
-from tests.fakes.postgres import PostgresServer
+from tests.fakes.postgres import running
 from tests.journeys.kit import Relay, until
 from tests.journeys.sending import Load, mail, send
 from tests.journeys.test_crash import relay_trace
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    yield server
-    server.remove()
+server = pytest.fixture(scope="module")(running)
 
 
 @pytest.fixture

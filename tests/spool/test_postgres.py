@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from relay.spool.postgres_link import connect
 from relay.spool.postgres_rows import CHUNK
 from relay.spool.postgres_schema import LOCKS, WRITING, Migration, migrate, migrations
 from tests.fakes.clock import ManualClock
-from tests.fakes.postgres import PostgresServer
+from tests.fakes.postgres import PostgresServer, running
 from tests.fakes.spool import LANE, SENT, accept, spool_settings
 from tests.spool.suite import (
     HeldRecipients,
@@ -64,11 +64,7 @@ class Maker:
         return await self(**self.settings)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    server = PostgresServer()
-    yield server
-    server.remove()
+server = pytest.fixture(scope="module")(running)
 
 
 @pytest.fixture
