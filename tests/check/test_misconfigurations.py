@@ -88,7 +88,7 @@ CASES = (
     Case("smtp-auth-off-for-mailbox", [LOGIN], f"switched off for the mailbox {MAILBOX}",
          (f"Set-CASMailbox {MAILBOX}", "Authenticated SMTP", "2 hours"), 7,
          tenant=tenant(smtp_auth_disabled_mailboxes=[MAILBOX])),
-    Case("security-defaults", [LOGIN], "Security defaults", ("Manage security defaults", "transport: graph"), 7,
+    Case("security-defaults", [LOGIN], "Security defaults", ("Manage security defaults", "transport: auto"), 7,
          tenant=fault("auth", POLICY + "user is locked by your organization's security defaults policy.")),
     Case("conditional-access", [LOGIN], "Conditional Access", ("Sign-in logs", "public IP"), 7,
          tenant=fault("auth", POLICY + "the request did not meet the criteria to be authenticated successfully.")),
@@ -403,7 +403,12 @@ async def test_one_upstream_before_it_is_stored(tmp_path: Path) -> None:
         assert report.ok
         kinds = {one.id.partition(":")[0] for one in report.steps}
         assert kinds.isdisjoint({"listener", "spool", "configuration", "send"})
-        assert LOGIN in {one.id for one in report.steps}
+        assert [one.id for one in report.steps if one.id.startswith("smtp-login")] == [LOGIN]
+        both = await check_upstream(
+            settings.upstreams[0], mailboxes=["notifications@contoso.com", "nobody@contoso.com"]
+        )
+        assert not both.ok
+        assert step(both, "smtp-login:nobody@contoso.com").status == "fail"
 
 
 async def test_several_upstreams_are_told_apart(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import stat
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from relay.simulator import pki
 from relay.web.gate import FREE, Gate, TooMany
 from relay.web.sessions import ABSOLUTE, IDLE, LINK, MOST, OneTimeLink, Sessions
+from relay.web.views.entry import client_of
 from tests.web.client import CONFIG, Site, hashed
 from tests.web.stage import PASSWORD, token_of
 
@@ -170,6 +172,22 @@ async def test_the_gate_opens_again_after_its_pause_and_forgets_after_success():
     time.now += refused.value.seconds + 1
     assert await gate.check("10.0.0.1", PASSWORD, hashed())
     assert not await gate.check("10.0.0.1", "wrong", hashed())  # counted from one again
+
+
+@pytest.mark.parametrize(
+    ("remote", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        (None, "?"),
+    ],
+)
+def test_one_machine_with_many_addresses_is_one_client(remote, counted):
+    """IPv6 gives each a whole network: new tries for every address of it would be tries without end."""
+    assert client_of(make_mocked_request("POST", "/login").clone(remote=remote)) == counted
 
 
 async def test_all_clients_together_are_limited_too():
