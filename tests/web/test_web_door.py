@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from relay import events
 from relay.simulator import pki
 from relay.web.gate import FREE, Gate, TooMany
 from relay.web.sessions import ABSOLUTE, IDLE, LINK, MOST, OneTimeLink, Sessions
@@ -469,3 +470,28 @@ async def test_a_body_that_does_not_come_is_not_waited_for(site, monkeypatch):
     )
     assert b"408" in await asyncio.wait_for(reader.readline(), 20)
     writer.close()
+
+
+async def test_what_is_no_http_is_refused_and_fills_no_log(site, caplog):
+    """Scanners and strangers send anything; the log is for what an administrator should see."""
+    told: list[str] = []
+    unwatch = events.watch(lambda level, event, fields: told.append(level))
+    form = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    try:
+        for sent, status in (
+            (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),
+            (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+            (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+            (form + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", b"415"),
+            (form + b"Transfer-Encoding: chunked\r\n\r\nnot a size\r\n", b"400"),
+        ):
+            reader, writer = await asyncio.open_connection(*site.daemon.pages._server.address)
+            writer.write(sent)
+            line = await asyncio.wait_for(reader.readline(), 20)
+            writer.write_eof()
+            await ended(reader)
+            writer.close()
+            assert status in line, (sent, line)
+    finally:
+        unwatch()
+    assert (caplog.records, told) == ([], [])
