@@ -15,6 +15,7 @@ from relay import events
 from relay.simulator import pki
 from relay.web.gate import FREE, Gate, TooMany
 from relay.web.sessions import ABSOLUTE, IDLE, LINK, MOST, OneTimeLink, Sessions
+from relay.web.slow import Hurried
 from relay.web.views.entry import client_of
 from tests.web.client import CONFIG, Site, hashed
 from tests.web.stage import PASSWORD, token_of
@@ -495,3 +496,16 @@ async def test_what_is_no_http_is_refused_and_fills_no_log(site, caplog):
     finally:
         unwatch()
     assert (caplog.records, told) == ([], [])
+
+
+async def test_a_slow_head_ends_on_transports_of_any_loop(monkeypatch):
+    """Those of uvloop, TLS above all, derive from no class of asyncio."""
+    ended_at = asyncio.Event()
+
+    class Transport:
+        def abort(self) -> None:
+            ended_at.set()
+
+    monkeypatch.setattr("relay.web.slow.HEAD", 0.01)
+    Hurried(asyncio.Protocol()).connection_made(Transport())
+    await asyncio.wait_for(ended_at.wait(), 20)
