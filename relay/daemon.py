@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -76,11 +77,23 @@ async def _run(settings: Settings, load: Load) -> int:
         events.trouble(where="start", what=str(error), remedy=getattr(error, "remedy", ""))
         await daemon.stop(0.0)
         return 1
+    _calm_collector()
     await stop.wait()
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
     events.notice(what="stopped")
     return 0
+
+
+def _calm_collector() -> None:
+    """Look for cycles of garbage less often, and never in what lives as long as the daemon.
+
+    Messages make no cycles, reference counts free them; by default a tenth of the time under load went into looking
+    for some. What libraries do make (a failed login's traceback) still goes, after 20,000 new objects or so.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _watch_signals(daemon: Daemon, stop: asyncio.Event) -> None:

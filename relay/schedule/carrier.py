@@ -2,13 +2,15 @@
 
 Each message: content from the spool, submit (the transport writes the attempt down before end of data),
 then the report becomes a settlement. The settlement is committed while the next message is already on its
-way; the connection ends only when all are on disk.
+way; the connection ends only when all are on disk. In a hurried lane, the next few attempts are written down
+meanwhile, so that no message waits for the disk by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import deque
 from typing import TYPE_CHECKING
 
 from relay import events
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
+_AHEAD = 4
+"""Attempts of a hurried lane written down before their turn on a connection: a fsync takes about as long as so many."""
 _LAST_WAIT = 5.0
 """Seconds that a stop waits for a spool that takes no outcome."""
 _SPOOL_AGAIN = (1.0, 2.0, 5.0, 10.0)
@@ -42,6 +46,8 @@ class Carrier:
         self._probe = probe
         """Tries one message of a held lane; goes on with the rest only if that ends the hold."""
         self._settling: set[asyncio.Task[None]] = set()
+        self._ahead: deque[Leave] = deque()
+        """Taken from the lane and being written down, in the order in which they will go."""
 
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
@@ -98,27 +104,61 @@ class Carrier:
             while connection.usable() and not self._scheduler.stopping:
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
-                claim = None if paused or (held and not self._probe) else lane.take()
-                if claim is None and (held or paused):
+                leave = None if paused or (held and not self._probe) else self._take()
+                if leave is None and (held or paused):
                     return
-                if claim is None:
+                if leave is None:
                     lane.wake.set()
                     await lane.wait_for_mail(_IDLE_CHECK)
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
-                if len(lane.ready) <= lane.batch_size // 2:
+                if lane.hurried and not held:
+                    self._look_ahead(lane.carriers[task])
+                if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
-                    await self._one(connection, claim, probe)
+                    await self._one(connection, leave, probe)
                 finally:
-                    lane.finished(claim)
+                    lane.finished(leave.claim)
         finally:
             lane.connected -= 1
+            await self._give_back()
 
-    async def _one(self, connection: Connection, claim: Claim, probe: bool) -> None:
-        scheduler, lane = self._scheduler, self._lane
-        leave = Leave(scheduler, lane, claim)
+    def _take(self) -> Leave | None:
+        if self._ahead:
+            return self._ahead.popleft()
+        claim = self._lane.take()
+        return None if claim is None else Leave(self._scheduler, self._lane, claim)
+
+    def _look_ahead(self, room: int) -> None:
+        """Have the next few attempts written down: as many as go within moments, and over this connection."""
+        ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
+        while ready and len(self._ahead) < min(_AHEAD, room, share) and not ready[0][1].direct:
+            claim = self._lane.take()
+            if claim is None:
+                return
+            leave = Leave(self._scheduler, self._lane, claim)
+            leave.write_down()
+            self._ahead.append(leave)
+
+    async def _give_back(self) -> None:
+        """What was taken ahead and will not go over this connection was never begun after all."""
+        ahead, self._ahead = list(self._ahead), deque()
+        for leave in ahead:
+            await leave.written()
+            leave.end()
+            self._lane.finished(leave.claim)
+        if not ahead:
+            return
+        try:
+            await self._scheduler.spool.unclaim([leave.claim.id for leave in ahead])
+        except SpoolError:  # the lane offers them again
+            self._lane.owed += [leave.claim for leave in ahead]
+        self._lane.kick()
+
+    async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
+        scheduler, lane, claim = self._scheduler, self._lane, leave.claim
         content: Content | None = None
         lane.submitting[claim.id] = connection
         try:

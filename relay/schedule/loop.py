@@ -319,8 +319,11 @@ class Scheduler:
         claims = await self.spool.claim(lane.name, window, now)
         free = self._without_held_senders(lane, claims, now)
         lane.add(lane.admission.admit(lane, free, count, now), now)
+        lane.backlog = 0
         if len(claims) >= window:
             lane.may_have_work = True
+            if len(lane.carriers) < lane.limits.connections:
+                lane.backlog = (await self.spool.lane(lane.name)).queued
         await self._return(lane)
         if not lane.may_have_work:
             found = (await self.spool.lane(lane.name)).next_due

@@ -45,6 +45,14 @@ async def test_exchanges_250_is_the_clients_250(house):
     assert await left(h) == 0
 
 
+async def test_graphs_202_is_the_clients_250(house):
+    """No mail client takes another answer to its final dot for success."""
+    h = await house()
+    taken = Outcome(Result.SENT, reply=Reply(202, "", "Accepted by Microsoft Graph"))
+    h.courier.answer = lambda claim: taken
+    assert str(await submit(h)) == "250 2.0.0 Accepted by Microsoft Graph"
+
+
 async def test_a_permanent_refusal_is_passed_on_with_exchanges_words(house):
     h = await house()
     h.courier.answer = lambda claim: REFUSED
@@ -174,13 +182,13 @@ async def test_a_lane_held_meanwhile_lets_a_submission_go_on_as_long_as_the_pati
 
 
 async def test_patience_is_kept_behind_a_submission_that_hangs(house):
-    """Claimed, waiting for the one connection: it is taken out of the lane's hands."""
+    """Whether claimed for the one connection or still in the queue: it is taken out of the lane's hands."""
     h = await house(connections=1)
     h.courier.gate.clear()
     first = asyncio.ensure_future(submit(h, patience=60))
     await under_way(h, 1)
     others = [asyncio.ensure_future(submit(h, patience=0.2)) for _ in range(3)]
-    await under_way(h, 4)
+    await under_way(h, 2)
     replies = await asyncio.wait_for(asyncio.gather(*others), 5)
     assert {reply.code for reply in replies} == {451}
     assert all("nothing kept" in reply.text for reply in replies)
