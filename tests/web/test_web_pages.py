@@ -260,7 +260,7 @@ async def test_what_a_page_costs_does_not_grow_with_the_queue(tmp_path, monkeypa
         middle = (await site.daemon.spool.find(Filter(), limit=50_000))[-1].id
         spool = site.daemon.spool
         steps = [0]
-        spool._read_connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1000)
+        await spool._read(lambda c: c.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1000))
         lane_query = quote(LANE, safe="")
         for path in (
             "/",
