@@ -307,11 +307,13 @@ class Pages:
             reply_to=route.reply_to,
         )
 
-    async def check(self, upstream: Upstream, progress: Progress) -> CheckReport:
+    async def check(self, upstream: Upstream, progress: Progress, *, whole: bool) -> CheckReport:
         """Try an upstream's settings step by step."""
         from relay.check.engine import check_upstream
+        from relay.check.logins import mailboxes_of
 
-        return await check_upstream(upstream, progress=progress)
+        mailboxes = mailboxes_of(self.settings, upstream) if whole else ()
+        return await check_upstream(upstream, mailboxes=mailboxes, progress=progress)
 
     async def store_password(self, hashed: str) -> str:
         """Into the configuration file, or beside the spool where that cannot be; then in force at once."""

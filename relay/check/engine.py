@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from relay.check import catalogue, local
@@ -88,13 +88,19 @@ async def check_with_lanes(
 
 
 async def check_upstream(
-    upstream: Upstream, *, progress: Progress | None = None, clock: Clock | None = None
+    upstream: Upstream,
+    *,
+    mailboxes: Sequence[str] = (),
+    progress: Progress | None = None,
+    clock: Clock | None = None,
 ) -> CheckReport:
-    """Only the network, the credential and the login of one upstream's `from_email`: before settings are stored."""
+    """Only the network, the credential and the logins of one upstream: before settings are stored.
+
+    ``mailboxes``: whose logins; none: that of `from_email`.
+    """
     board = Board(secrets_of([upstream]), progress)
-    check = UpstreamCheck(
-        upstream, [upstream.from_email.lower()], board, clock or SystemClock(), hello_name(), ""
-    )
+    names = list(mailboxes) or [upstream.from_email.lower()]
+    check = UpstreamCheck(upstream, names, board, clock or SystemClock(), hello_name(), "")
     await _bounded(board, check.run(), catalogue.PERMISSIONS)
     return board.report()
 

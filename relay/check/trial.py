@@ -1,13 +1,14 @@
 """A message that really travels.
 
 While a relay runs, it goes in by one of its listeners and is followed to its end: that is the way mail really takes.
-Without one (or where no listener can be used without a password) it is handed to Exchange by delivery's own code.
+Without one (or where no listener takes mail of this machine without a password) it is handed to Exchange by delivery's own code.
 The step says which.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import smtplib
 import time
@@ -65,9 +66,22 @@ def _usable_listener(settings: Settings) -> Listener | None:
     fitting = [
         one
         for one in settings.listeners
-        if one.auth != "required" and one.tls.mode != "implicit" and one.port
+        if one.auth != "required" and one.tls.mode != "implicit" and one.port and _takes_this_machine(one)
     ]
     return fitting[0] if fitting else None
+
+
+def _takes_this_machine(listener: Listener) -> bool:
+    """Whether `allow` has the address that this machine calls the listener from: the one that it calls."""
+    try:
+        here = ipaddress.ip_address(_called(listener))
+    except ValueError:
+        return True  # a name: whoever calls sees
+    return any(here in network for network in listener.allow if network.version == here.version)
+
+
+def _called(listener: Listener) -> str:
+    return {**dict.fromkeys(EVERYWHERE, "127.0.0.1"), "::": "::1"}.get(listener.host, listener.host)
 
 
 # through the running relay
@@ -95,8 +109,9 @@ async def _by_listener(settings: Settings, listener: Listener, message: EmailMes
 
 def _submit(listener: Listener, message: EmailMessage, to: str) -> str:
     """Plain SMTP from this machine; the reply to the message. Blocking."""
-    host = {**dict.fromkeys(EVERYWHERE, "127.0.0.1"), "::": "::1"}.get(listener.host, listener.host)
-    with smtplib.SMTP(host, listener.port, local_hostname="relay-check", timeout=PATIENCE) as smtp:
+    with smtplib.SMTP(
+        _called(listener), listener.port, local_hostname="relay-check", timeout=PATIENCE
+    ) as smtp:
         smtp.ehlo()
         _expect(smtp.mail(str(message["From"])))
         _expect(smtp.rcpt(to))
@@ -213,9 +228,7 @@ class OneMessage:
 
 
 def _told(outcome: Outcome, transport: str) -> Step:
-    way = (
-        "handed straight to Exchange (no relay runs, or none of its listeners can be used without a password)"
-    )
+    way = "handed straight to Exchange (no relay runs, or none of its listeners takes mail of this machine without a password)"
     said = f": {outcome.reply}" if outcome.reply is not None else ""
     if outcome.result is Result.SENT:
         by = f" over {transport}" if transport else ""

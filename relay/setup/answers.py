@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ PLACES = ("host", "port", "authority", "graph_url", "ca_file")
 """Where the services are, when they are not Microsoft's own: a simulator."""
 
 
+_STARTING = 10.0
+"""Seconds that a simulator may take to start."""
 _OPTIONS = {"secret": "the client secret", "secret_expires": "--client-secret-expires"}
 
 
@@ -88,7 +91,11 @@ def known_from(data: Any, *, exists: bool) -> Known:
 
 
 def take_simulator(answers: Answers, file: Path) -> None:
-    """Fill in what `relay simulator` printed. Raises RelayError when the file does not hold that."""
+    """Fill in what `relay simulator` printed. Raises RelayError when the file does not hold that.
+
+    A file that is still empty belongs to a simulator that is just starting: it gets its time.
+    """
+    _await_first_line(file)
     try:
         told = json.loads(file.read_text(encoding="utf-8").splitlines()[0])["env"]
         values = {
@@ -108,6 +115,12 @@ def take_simulator(answers: Answers, file: Path) -> None:
         if getattr(answers, name) is None:
             setattr(answers, name, values[name])
     answers.secret = answers.secret or secret
+
+
+def _await_first_line(file: Path) -> None:
+    ends = time.monotonic() + _STARTING
+    while file.is_file() and b"\n" not in file.read_bytes() and time.monotonic() < ends:
+        time.sleep(0.05)
 
 
 def check_given(answers: Answers, known: Known) -> None:

@@ -91,8 +91,11 @@ class Desk(Protocol):
         """Today's sender rules for a message of this sender and client."""
         ...
 
-    async def check(self, upstream: Upstream, progress: Progress) -> CheckReport:
-        """Try an upstream's settings, also ones that are not in force, step by step."""
+    async def check(self, upstream: Upstream, progress: Progress, *, whole: bool) -> CheckReport:
+        """Try an upstream's settings, also ones that are not in force, step by step.
+
+        ``whole``: with every mailbox that the sender rules in force use, not `from_email` alone.
+        """
         ...
 
     async def store_password(self, hashed: str) -> str:

@@ -104,13 +104,15 @@ def check_origin(request: web.Request) -> None:
 
 async def form_of(request: web.Request) -> dict[str, list[str]]:
     """The fields of a form, within bounds. Raises Refused, or aiohttp's HTTPRequestEntityTooLarge."""
-    if request.content_type != _FORM:
+    if request.content_type != _FORM or request.headers.get(hdrs.CONTENT_ENCODING, "identity") != "identity":
         raise Refused("The request is not a form.", status=415)
     try:
         async with asyncio.timeout(slow.BODY):
             sent = await request.post()
     except TimeoutError:
         raise Refused("The form did not arrive in time. Send it again.", status=408) from None
+    except web.RequestPayloadError:
+        raise Refused("The form did not arrive whole. Send it again.", status=400) from None
     fields: dict[str, list[str]] = {}
     for count, (name, value) in enumerate(sent.items()):
         if count >= FIELDS:

@@ -13,7 +13,7 @@ from relay.check.contract import Status, Step
 from relay.config.faults import ConfigError
 from relay.errors import RelayError
 from relay.settings import Upstream
-from relay.spool.contract import lane_name
+from relay.spool.contract import lane_parts
 from relay.web.configfile import ConfigFile, Draft
 from relay.web.desk import Desk
 
@@ -121,7 +121,7 @@ class Savings:
             )
         if saving.upstream is not None:
             known = len(saving.steps)
-            report = await self._desk.check(saving.upstream, saving.steps.append)
+            report = await self._desk.check(saving.upstream, saving.steps.append, whole=saving.draft is None)
             saving.steps[known:] = report.steps  # in the guide's order now
             if not report.ok:
                 saving.outcome = "fail"
@@ -135,9 +135,9 @@ class Savings:
             if (
                 saving.upstream is not None
             ):  # what is in force works: held mail need not wait for its next try
-                await self._desk.look_again(
-                    [lane_name(saving.upstream.name, saving.upstream.from_email)], probe=True
-                )
+                lanes = [one.lane for one in await self._desk.spool.lanes()]
+                mine = [one for one in lanes if lane_parts(one)[0] == saving.upstream.name]
+                await self._desk.look_again(mine, probe=True)
             saving.outcome = "warn" if saving.counts["warn"] else "ok"
             saving.said = (
                 "The check is done; what is marked as a warning works, but look at it."

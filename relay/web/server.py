@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from relay import events
 from relay.settings import Web
@@ -25,6 +27,19 @@ HANDSHAKE = 10.0
 """Seconds for a TLS handshake."""
 CONNECTIONS = 200
 """Connections at once; further ones are closed at once, so that the page never takes the sockets that mail needs."""
+
+
+class _NotOurs(logging.Filter):
+    """Leaves out what somebody sent that is no HTTP: a scanner of ports would fill the log with tracebacks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is to be kept."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_logger = logging.getLogger("relay.web.aiohttp")
+_logger.addFilter(_NotOurs())
 
 
 class _Full(asyncio.Protocol):
@@ -49,7 +64,7 @@ class WebServer:
         )
         self._runner = web.AppRunner(
             build(self._page), access_log=None, handle_signals=False, shutdown_timeout=CLOSING,
-            keepalive_timeout=KEEPALIVE,
+            keepalive_timeout=KEEPALIVE, logger=_logger,
         )  # fmt: skip
         self._hashed = self._page.hashed
         self._context: ssl.SSLContext | None = None

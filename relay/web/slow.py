@@ -6,6 +6,7 @@ aiohttp bounds the wait between two requests, not the time that the head of one 
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from aiohttp import web
 
@@ -23,7 +24,7 @@ class Hurried(asyncio.Protocol):
     def __init__(self, handler: asyncio.Protocol) -> None:
         self._handler = handler
         self._timer: asyncio.TimerHandle | None = None
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
 
     def wait(self, seconds: float) -> None:
         """The head of the next request has to be here by then."""
@@ -38,13 +39,13 @@ class Hurried(asyncio.Protocol):
             self._timer = None
 
     def _end(self) -> None:
-        if isinstance(self._transport, asyncio.Transport):
+        if self._transport is not None:
             self._transport.abort()
 
     # asyncio.Protocol, handed on
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no common class
         self.wait(HEAD)
         self._handler.connection_made(transport)
 

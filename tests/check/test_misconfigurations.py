@@ -403,7 +403,12 @@ async def test_one_upstream_before_it_is_stored(tmp_path: Path) -> None:
         assert report.ok
         kinds = {one.id.partition(":")[0] for one in report.steps}
         assert kinds.isdisjoint({"listener", "spool", "configuration", "send"})
-        assert LOGIN in {one.id for one in report.steps}
+        assert [one.id for one in report.steps if one.id.startswith("smtp-login")] == [LOGIN]
+        both = await check_upstream(
+            settings.upstreams[0], mailboxes=["notifications@contoso.com", "nobody@contoso.com"]
+        )
+        assert not both.ok
+        assert step(both, "smtp-login:nobody@contoso.com").status == "fail"
 
 
 async def test_several_upstreams_are_told_apart(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import ipaddress
 from pathlib import Path
 
 from relay.check.engine import check_with_lanes, run_check
@@ -66,6 +68,21 @@ async def test_through_the_running_relay(tmp_path: Path) -> None:
     assert sent.status == "ok", sent.seen
     assert f"the running relay at {settings.listeners[0].bind}" in sent.seen
     assert "250 2.0.0 OK" in sent.seen
+
+
+async def test_a_listener_for_printers_alone_is_no_failure(tmp_path: Path) -> None:
+    """It takes no mail of this machine, as it should: the message goes straight to Exchange."""
+    async with simulator(tmp_path) as sim:
+        settings = settings_for(sim, tmp_path)
+        networks = (ipaddress.ip_network("192.168.10.0/24"), ipaddress.ip_network("fd00::/8"))
+        printers = dataclasses.replace(
+            settings.listeners[0], bind="0.0.0.0:25", host="0.0.0.0", port=25, allow=networks
+        )
+        settings = dataclasses.replace(settings, listeners=(printers,))
+        sent = await send_step(settings, TO, served=True, clock=SystemClock(), hostname="here.example")
+        assert [one.recipients for one in sim.messages] == [[TO]]
+    assert sent.status == "ok", sent.seen
+    assert "none of its listeners takes mail of this machine" in sent.seen
 
 
 async def test_held_mail_goes_on_after_a_good_check(tmp_path: Path) -> None:

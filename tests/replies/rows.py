@@ -73,9 +73,9 @@ def upstream_held(phase: Phase, reply: str, again: tuple[int, int] = HOUR) -> Ro
     return Row(phase, reply, "held", "held", "upstream", goes=ELSEWHERE, again=again)
 
 
-def sender_held(phase: Phase, reply: str) -> Row:
+def sender_held(phase: Phase, reply: str, again: tuple[int, int] = QUARTER) -> Row:
     """That sender's mail is held, and nobody else's."""
-    return Row(phase, reply, "held", "open", "sender", again=HOUR)
+    return Row(phase, reply, "held", "open", "sender", again=again)
 
 
 def message_held(phase: Phase, reply: str) -> Row:
@@ -160,8 +160,8 @@ HOLDS = (
     sender_held(MAIL, "550 5.7.60 SMTP; Client does not have permissions to send as this sender"),
     sender_held(BODY, "550 5.7.60 SMTP; Client does not have permissions to send as this sender"),
     lane_held(BODY, "554 5.2.2 mailbox full; STOREDRV.Submission.Exception:QuotaExceededException."
-              "MapiExceptionShutoffQuotaExceeded; Failed to process message"),
-    lane_held(BODY, STORE + "QuotaExceededException.MapiExceptionQuotaExceeded; mailbox full"),
+              "MapiExceptionShutoffQuotaExceeded; Failed to process message", QUARTER),
+    lane_held(BODY, STORE + "QuotaExceededException.MapiExceptionQuotaExceeded; mailbox full", QUARTER),
     lane_held(BODY, "550 5.2.251 Sender throttled due to continuous mailbox full errors"),
     lane_held(MAIL, "550 5.2.251 Sender throttled due to continuous mailbox full errors"),
     lane_held(MAIL, "550 5.2.252 Sender throttled due to continuous send as denied errors"),
@@ -176,13 +176,13 @@ HOLDS = (
     lane_held(BODY, "550 5.7.511 Access denied, banned sender"),
     lane_held(BODY, "550 5.7.800 Account banned"),
     upstream_held(EHLO, "550 5.7.506 Access Denied, Bad HELO"),
-    sender_held(BODY, "550 5.7.509 Access denied, sending domain does not pass DMARC verification"),
+    sender_held(BODY, "550 5.7.509 Access denied, sending domain does not pass DMARC verification", HOUR),
     upstream_held(CONNECT, "550 5.7.606 Access denied, banned sending IP [192.0.2.1]"),
     upstream_held(CONNECT, "550 5.7.649 Access denied, banned sending IP [192.0.2.1]"),
     upstream_held(BODY, "550 5.7.705 Access denied, tenant has exceeded threshold"),
     upstream_held(BODY, "550 5.7.708 Service unavailable. Access denied, traffic not accepted from this IP AS(7230)"),
     upstream_held(BODY, "550 5.7.749 Tenant blocked"),
-    sender_held(BODY, "550 5.7.750 Client blocked from sending from unregistered domains"),
+    sender_held(BODY, "550 5.7.750 Client blocked from sending from unregistered domains", HOUR),
     message_held(BODY, "554 5.4.6 Hop count exceeded - possible mail loop"),
     message_held(BODY, "554 5.4.14 Hop count exceeded - possible mail loop"),
     message_held(BODY, "550 5.6.11 Invalid characters"),

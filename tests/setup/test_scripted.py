@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,3 +205,14 @@ def test_a_failed_check_is_exit_1_and_the_file_is_there(place: Path, sim: Simula
     assert result.exit_code == 1
     assert "copy its Value" in result.stdout
     assert load(place / "config.yaml", {}).upstreams[0].client_id == sim.state.client_id
+
+
+def test_a_simulator_that_is_just_starting_is_waited_for(place: Path, sim: Simulator) -> None:
+    """Its file is there before its first line is."""
+    told = place / "simulator.json"
+    told.touch()
+    writer = threading.Timer(0.5, lambda: told_by(sim, place))
+    writer.start()
+    result = setup("--simulator", str(told), "--listen", "127.0.0.1:2525", "--no-check", secret=None)
+    writer.join()
+    assert result.exit_code == 0, result.output

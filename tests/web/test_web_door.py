@@ -9,10 +9,14 @@ import stat
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from relay import events
 from relay.simulator import pki
 from relay.web.gate import FREE, Gate, TooMany
 from relay.web.sessions import ABSOLUTE, IDLE, LINK, MOST, OneTimeLink, Sessions
+from relay.web.slow import Hurried
+from relay.web.views.entry import client_of
 from tests.web.client import CONFIG, Site, hashed
 from tests.web.stage import PASSWORD, token_of
 
@@ -170,6 +174,22 @@ async def test_the_gate_opens_again_after_its_pause_and_forgets_after_success():
     time.now += refused.value.seconds + 1
     assert await gate.check("10.0.0.1", PASSWORD, hashed())
     assert not await gate.check("10.0.0.1", "wrong", hashed())  # counted from one again
+
+
+@pytest.mark.parametrize(
+    ("remote", "counted"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::1"),
+        ("::ffff:192.0.2.7", "::ffff:192.0.2.7"),
+        (None, "?"),
+    ],
+)
+def test_one_machine_with_many_addresses_is_one_client(remote, counted):
+    """IPv6 gives each a whole network: new tries for every address of it would be tries without end."""
+    assert client_of(make_mocked_request("POST", "/login").clone(remote=remote)) == counted
 
 
 async def test_all_clients_together_are_limited_too():
@@ -451,3 +471,41 @@ async def test_a_body_that_does_not_come_is_not_waited_for(site, monkeypatch):
     )
     assert b"408" in await asyncio.wait_for(reader.readline(), 20)
     writer.close()
+
+
+async def test_what_is_no_http_is_refused_and_fills_no_log(site, caplog):
+    """Scanners and strangers send anything; the log is for what an administrator should see."""
+    told: list[str] = []
+    unwatch = events.watch(lambda level, event, fields: told.append(level))
+    form = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    try:
+        for sent, status in (
+            (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),
+            (b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+            (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+            (form + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd", b"415"),
+            (form + b"Transfer-Encoding: chunked\r\n\r\nnot a size\r\n", b"400"),
+        ):
+            reader, writer = await asyncio.open_connection(*site.daemon.pages._server.address)
+            writer.write(sent)
+            line = await asyncio.wait_for(reader.readline(), 20)
+            writer.write_eof()
+            await ended(reader)
+            writer.close()
+            assert status in line, (sent, line)
+    finally:
+        unwatch()
+    assert (caplog.records, told) == ([], [])
+
+
+async def test_a_slow_head_ends_on_transports_of_any_loop(monkeypatch):
+    """Those of uvloop, TLS above all, derive from no class of asyncio."""
+    ended_at = asyncio.Event()
+
+    class Transport:
+        def abort(self) -> None:
+            ended_at.set()
+
+    monkeypatch.setattr("relay.web.slow.HEAD", 0.01)
+    Hurried(asyncio.Protocol()).connection_made(Transport())
+    await asyncio.wait_for(ended_at.wait(), 20)

@@ -260,7 +260,7 @@ async def test_what_a_page_costs_does_not_grow_with_the_queue(tmp_path, monkeypa
         middle = (await site.daemon.spool.find(Filter(), limit=50_000))[-1].id
         spool = site.daemon.spool
         steps = [0]
-        spool._read_connection.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1000)
+        await spool._read(lambda c: c.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 1000))
         lane_query = quote(LANE, safe="")
         for path in (
             "/",
@@ -483,7 +483,7 @@ def judge(site, monkeypatch, status: Status):
     """Stand in for Microsoft: every check ends so; the upstreams that were tried."""
     tried = []
 
-    async def check(upstream, progress):
+    async def check(upstream, progress, *, whole):
         tried.append(upstream)
         step = Step(
             "token-smtp",
@@ -580,7 +580,7 @@ async def test_nothing_changed_is_nothing_stored(site, monkeypatch):
 
 
 async def test_a_file_that_somebody_edits_meanwhile_is_not_overwritten(site, monkeypatch):
-    async def check(upstream, progress):
+    async def check(upstream, progress, *, whole):
         site.config.write_text(site.config.read_text() + "postmaster: it@contoso.com\n")
         return CheckReport(())
 
@@ -634,6 +634,20 @@ async def test_check_tries_what_is_in_force_and_stores_nothing(site, monkeypatch
     assert site.config.read_text() == before
 
 
+async def test_check_tries_every_mailbox_that_the_rules_use_and_save_the_first_alone(site, monkeypatch):
+    """A mailbox that is switched off elsewhere must not keep a right secret from being stored."""
+    tried: list[list[str]] = []
+
+    async def check(upstream, *, mailboxes, progress):
+        tried.append(list(mailboxes))
+        return CheckReport(())
+
+    monkeypatch.setattr("relay.check.engine.check_upstream", check)
+    await site.saved(await site.post("/settings/upstream/0/check", {}))
+    await site.saved(await site.post("/settings/upstream/0", {**EIGHT, "timeout": "60"}))
+    assert tried == [["notifications@contoso.com", "scans@contoso.com", "reports@contoso.com"], []]
+
+
 async def test_a_field_that_the_environment_decides_says_so_and_is_locked(site, monkeypatch):
     import dataclasses
 
@@ -668,13 +682,24 @@ async def test_a_secret_that_the_environment_would_override_is_not_stored(site, 
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("authority", "https://evil.example"), ("proxy", "http://evil.example:1")]
+    ("key", "value"),
+    [
+        ("authority", "https://evil.example"),
+        ("proxy", "http://evil.example:1"),
+        ("host", "evil.example"),
+        ("graph_url", "https://evil.example"),
+    ],
 )
 async def test_the_stored_secret_is_not_sent_elsewhere_by_who_does_not_know_it(site, monkeypatch, key, value):
     tried = judge(site, monkeypatch, Status.OK)
     answer = await site.post("/settings/upstream/0", {**EIGHT, key: value})
     assert answer.status == 422
     assert "has to be typed again" in answer.text
+    for name in ("file:client-secret", "env:RELAY_CLIENT_SECRET"):  # says where it is, not that one knows it
+        answer = await site.post("/settings/upstream/0", {**EIGHT, key: value, "client_secret": name})
+        assert answer.status == 422
+        answer = await site.post("/settings/upstream/0", {**EIGHT, "client_secret": name})
+        assert "only where the sign-in server is Microsoft" in html.unescape(answer.text)
     assert tried == []
     await site.saved(
         await site.post("/settings/upstream/0", {**EIGHT, key: value, "client_secret": "known~value"})
@@ -686,7 +711,7 @@ async def test_one_save_at_a_time(site, monkeypatch):
     """Microsoft is not asked twice at once by an impatient finger."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
-    async def check(upstream, progress):
+    async def check(upstream, progress, *, whole):
         begun.set()
         await go_on.wait()
         return CheckReport(())

@@ -54,13 +54,13 @@ KNOWN_ROWS: tuple[GraphRow, ...] = (
           " programs send through it too.", wait=HOUR),
     _held("mailbox-full", "...", "ErrorQuotaExceeded", Scope.LANE,
           "The mailbox <mailbox> is full, usually with copies in Sent Items.",
-          "Empty Sent Items of <mailbox> (Graph keeps a copy of all mail there), or raise its quota.", wait=HOUR),
+          "Empty Sent Items of <mailbox> (Graph keeps a copy of all mail there), or raise its quota."),
     _held("mailbox-full", "507", "", Scope.LANE,
           "The mailbox <mailbox> is full, usually with copies in Sent Items.",
-          "Empty Sent Items of <mailbox> (Graph keeps a copy of all mail there), or raise its quota.", wait=HOUR),
+          "Empty Sent Items of <mailbox> (Graph keeps a copy of all mail there), or raise its quota."),
     _held("send-as-denied", "...", "ErrorSendAsDenied|ErrorSendOnBehalfOfDenied", Scope.SENDER, SEND_AS,
           "Let a sender rule rewrite From to <mailbox>, or set login to the mailbox of that address: over Graph an app"
-          " sends as the mailbox itself.", wait=HOUR),
+          " sends as the mailbox itself."),
     _held("mailbox-not-in-exchange-online", "...", "Mailbox(NotEnabled|NotSupported)ForRESTAPI", Scope.LANE,
           "The mailbox <mailbox> is not in Exchange Online: no licence, on-premises, deleted, or a guest's.",
           "In the Microsoft 365 admin center, Users, <mailbox>, Licenses and apps, assign Exchange Online; or name a"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from aiohttp import web
 
 from relay import events
@@ -21,8 +23,15 @@ def add_routes(router: web.UrlDispatcher) -> None:
 
 
 def client_of(request: web.Request) -> str:
-    """Whose wrong passwords are counted together."""
-    return request.remote or "?"
+    """Whose wrong passwords are counted together: an address, of IPv6 the network that one machine has to itself."""
+    remote = (request.remote or "?").partition("%")[0]
+    try:
+        address = ipaddress.ip_address(remote)
+    except ValueError:
+        return remote
+    if address.version == 4 or address.ipv4_mapped is not None or address.is_loopback:
+        return remote
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 async def login(request: web.Request) -> web.Response:

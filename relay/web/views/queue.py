@@ -122,8 +122,9 @@ async def find(request: web.Request) -> web.Response:
         if said
         else Part([], None)
     )
-    return shown(request, "find.html", text=said, traces=part.found, most=FOUND, before=before, reached=part.reached,
-                 further=urlencode({"text": said, "before": part.reached or ""}))  # fmt: skip
+    reached = part.found[-1].id if len(part.found) >= FOUND else part.reached
+    return shown(request, "find.html", text=said, traces=part.found, before=before, reached=reached,
+                 further=urlencode({"text": said, "before": reached or ""}))  # fmt: skip
 
 
 async def act(request: web.Request) -> web.Response:

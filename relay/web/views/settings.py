@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from relay.config.clouds import CLOUDS
 from relay.config.faults import ConfigError, Fault
 from relay.config.validate import path_of
 from relay.settings import ClientSecret, Settings, Upstream
@@ -15,8 +16,8 @@ from relay.web.configfile import REFERENCES, Changes, KeyPath
 from relay.web.page import FORM, LIVE, asked, fragment, go, page_of, shown, text, trouble
 
 UPSTREAM = (*forms.EIGHT, *forms.ADVANCED)
-_SENT_BY = ("authority", "proxy", "ca_file")
-"""What decides who gets to see the secret."""
+_SENT_BY = ("authority", "proxy", "ca_file", "host", "graph_url")
+"""What decides who gets to see the secret, and the tokens that it brings."""
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
@@ -146,7 +147,7 @@ async def save_upstream(request: web.Request) -> web.Response:
             request, f"/settings?upstream={index}", ("ok", "Nothing was changed, so nothing was stored.")
         )
     try:
-        if not secret and (*at, "client_secret") not in changes:
+        if not secret:
             _must_type_secret(page.desk.settings.upstreams[index], changes, at)
         draft = await config.draft(changes, secret, (*at, "client_secret"))
     except ConfigError as error:
@@ -159,10 +160,19 @@ async def save_upstream(request: web.Request) -> web.Response:
 
 
 def _must_type_secret(upstream: Upstream, changes: Changes, at: KeyPath) -> None:
-    """Raises ConfigError when the stored secret would go to another place: who changes that must know the secret."""
-    if isinstance(upstream.credential, ClientSecret) and any((*at, key) in changes for key in _SENT_BY):
-        problem = "has to be typed again, since the way by which it is sent was changed"
-        remedy = "type the secret's Value, too (the guide's step 5)"
+    """Raises ConfigError when a secret would go to another place: who has it go there must know it.
+
+    The name of a file or variable tells nobody that: it is taken for Microsoft's own sign-in servers alone.
+    """
+    named = (*at, "client_secret") in changes
+    strange = upstream.authority not in {one.authority for one in CLOUDS.values()}
+    moved = any((*at, key) in changes for key in _SENT_BY)
+    if (moved and (named or isinstance(upstream.credential, ClientSecret))) or (named and strange):
+        problem = (
+            "has to be typed again, since the way by which it is sent was changed" if moved
+            else "is taken as a name only where the sign-in server is Microsoft's own"
+        )  # fmt: skip
+        remedy = "type the secret's Value (the guide's step 5), or write the name into the configuration file"
         raise ConfigError([Fault(path_of((*at, "client_secret")), None, problem, remedy, "form")])
 
 
