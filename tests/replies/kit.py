@@ -38,7 +38,7 @@ OWNER = "owner@sender.org"
 """The envelope sender of all test mail: who gets a notice."""
 PERSON = "person@customer.org"
 LONG_TOKEN = "eyJ0eXAiOiJKV1Qi" + "Zm9vYmFyYmF6" * 120
-PATIENCE = 8.0
+PATIENCE = 20.0
 """Seconds after which something that should have happened has not."""
 
 
