@@ -42,7 +42,7 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
     outcomes = list(done.outcomes.values())
     if any(one.result is Result.SENT for one in outcomes):
         # some of it is with Exchange: we keep the rest, since sending all again would duplicate
-        return dataclasses.replace(done, keep=True), _first(outcomes, Result.SENT)
+        return dataclasses.replace(done, keep=True), _taken(outcomes)
     done = dataclasses.replace(done, withdraw=True, notices=(), hold_key=None)
     left = len({one.address for one in claim.envelope.recipients}) > len(
         outcomes
@@ -56,9 +56,11 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
     return done, _temporary(_first_words(outcomes))
 
 
-def _first(outcomes: list[Outcome], result: Result) -> Reply:
-    found = next((one.reply for one in outcomes if one.result is result and one.reply is not None), None)
-    return found or Reply(250, "2.0.0", "Ok")
+def _taken(outcomes: list[Outcome]) -> Reply:
+    """Exchange's own words; always 250, since Graph's 202 is no reply that a mail client knows (RFC 5321 section 4.3.2)."""
+    sent = (one.reply for one in outcomes if one.result is Result.SENT and one.reply is not None)
+    reply = next(sent, Reply(250, "2.0.0", "Ok"))
+    return reply if reply.code == 250 else Reply(250, "2.0.0", reply.text or "Ok")
 
 
 def _permanent(outcome: Outcome) -> Reply:

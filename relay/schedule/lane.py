@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from relay import events
@@ -186,6 +187,19 @@ class Lane:
             self.limiter.release(self.cost(claim))
             self.uncharge(claim)
         return claims
+
+    def shelve(self, hold_of: Callable[[Claim], Hold | None]) -> None:
+        """Claimed mail that no connection has taken, and that is held now: it is set apart instead of being sent."""
+        kept: deque[tuple[float, Claim]] = deque()
+        for since, claim in self.ready:
+            hold = hold_of(claim)
+            if hold is None:
+                kept.append((since, claim))
+                continue
+            self.limiter.release(self.cost(claim))
+            self.uncharge(claim)
+            self.shelved.append((claim, hold))
+        self.ready = kept
 
     def charge(self, claim: Claim, cost: Cost) -> None:
         """Count it under the limits; what it cost stays known, should a reload change how messages are split."""

@@ -45,6 +45,14 @@ async def test_exchanges_250_is_the_clients_250(house):
     assert await left(h) == 0
 
 
+async def test_graphs_202_is_the_clients_250(house):
+    """No mail client takes another answer to its final dot for success."""
+    h = await house()
+    taken = Outcome(Result.SENT, reply=Reply(202, "", "Accepted by Microsoft Graph"))
+    h.courier.answer = lambda claim: taken
+    assert str(await submit(h)) == "250 2.0.0 Accepted by Microsoft Graph"
+
+
 async def test_a_permanent_refusal_is_passed_on_with_exchanges_words(house):
     h = await house()
     h.courier.answer = lambda claim: REFUSED

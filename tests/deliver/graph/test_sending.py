@@ -130,6 +130,20 @@ async def test_retry_after_is_obeyed_and_costs_the_message_nothing(tmp_path: Pat
         assert (outcome.wait, outcome.slow, outcome.counts) == (17.0, True, False)
 
 
+async def test_what_an_upload_is_told_to_wait_all_mail_of_the_mailbox_waits(tmp_path: Path) -> None:
+    """Retry-After counts for app and mailbox: nothing of it is sent over another connection meanwhile."""
+    async with tenant(tmp_path, "Mail.Send", "Mail.ReadWrite") as one:
+        await one.send()  # the choice, tokens and the first connection are there
+        one.sim.faults.add(Fault("graph-session", "reply", "429 ApplicationThrottled slow", seconds=2))
+        upload = asyncio.create_task(one.send(body=b"x" * 5_000_000))
+        async with asyncio.timeout(20):
+            while not one.sim.counters["faults"]:
+                await asyncio.sleep(0.01)
+            assert (await one.send()).result is Result.SENT
+            assert (await upload).result is Result.SENT
+        assert one.sim.limits_report()["graph"]["early_retries"] == {}
+
+
 async def test_an_expired_token_is_renewed_within_the_attempt(tmp_path: Path) -> None:
     async with tenant(tmp_path, "Mail.Send") as one:
         await one.send()
