@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from relay.accept import replies
+from relay.rewrite.longlines import LongLines
 
 HEADER_LIMIT = 256 * 1024
 """Octets of a header block; mail in the wild stays far below 100 kB."""
@@ -24,11 +25,12 @@ _MBOX = (b"From ", b">From ")
 class Incoming:
     """Takes octets whose LFs all belong to CRLFs (see `relay.accept.reader`), never ending inside a CRLF."""
 
-    __slots__ = ("_head", "_limit", "_matched", "_open", "_seen", "bare_cr", "eight_bit", "header", "mbox",
-                 "refusal", "size")  # fmt: skip
+    __slots__ = ("_head", "_limit", "_lines", "_matched", "_open", "_seen", "bare_cr", "eight_bit", "header",
+                 "long_lines", "mbox", "refusal", "size")  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lines = LongLines()
         self._head = bytearray()
         self._matched = 0
         self._seen = 0
@@ -38,6 +40,8 @@ class Incoming:
         self.size = 0
         self.eight_bit = False
         self.bare_cr = False
+        self.long_lines = False
+        """The body holds lines over 998 octets; known after `finish`."""
         self.mbox = False
         """An mbox ``From`` line came first and was dropped: with it, all fields would read as body."""
         self.refusal: bytes | None = None
@@ -56,12 +60,15 @@ class Incoming:
             return self.refuse(replies.HAS_NUL)
         if self._open:
             data = self._split(data)
-        return self._mend_body(data)
+        data = self._mend_body(data)
+        self._lines.feed(data)
+        return data
 
     def finish(self) -> None:
         """The end: a header block that is still open is all there was."""
         if self._open and self.refusal is None:
             self._close_header(len(self._head))
+        self.long_lines = self._lines.finish()
 
     def refuse(self, reply: bytes) -> bytes:
         """Give the message up; the first reason stays."""

@@ -183,8 +183,11 @@ class Intake:
             id=arrival.draft.id,
             now=self.clock.now(),
         )
-        if arrival.incoming.eight_bit:
-            envelope = replace(envelope, eight_bit=True)
+        envelope = replace(
+            envelope,
+            eight_bit=envelope.eight_bit or arrival.incoming.eight_bit,
+            long_lines=arrival.incoming.long_lines,
+        )
         return NewMessage(
             envelope=self._redirected(envelope),
             client=client,

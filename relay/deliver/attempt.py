@@ -9,9 +9,10 @@ from typing import Protocol
 
 from relay import events
 from relay.deliver.contract import Begin
+from relay.deliver.fitting import fit
 from relay.deliver.parcel import Carrier, Parcel
 from relay.deliver.table import AGAIN
-from relay.message import Client, Content, Outcome, Reply, Report, Result, Scope
+from relay.message import Body, Client, Content, Outcome, Reply, Report, Result, Scope
 from relay.rewrite.contract import Refused, Rewritten, Route
 from relay.spool.contract import Claim
 
@@ -76,8 +77,8 @@ class Attempt:
             return self._alike(_refused(refused.reply))
         if self._claim.lane not in route.lanes:
             return Report({}, moved_to=self._destination(route))
-        rewritten = self._rewrite(route)
-        parcel = self._pack(route, rewritten)
+        rewritten, body = await self._fitted(self._rewrite(route))
+        parcel = self._pack(route, rewritten, body)
         hindrance = self._weigh(parcel)
         if hindrance is not None:
             return self._alike(hindrance, rewritten)
@@ -104,8 +105,17 @@ class Attempt:
             smtputf8=claim.envelope.smtputf8 and self._carrier.utf8,
         )
 
-    def _pack(self, route: Route, rewritten: Rewritten) -> Parcel:
-        envelope, header, body = self._claim.envelope, rewritten.header, self._content.body
+    async def _fitted(self, rewritten: Rewritten) -> tuple[Rewritten, Body]:
+        """Lines over 998 octets are encoded away, where the message was seen (or might be) to have them."""
+        if not self._claim.envelope.long_lines:
+            return rewritten, self._content.body
+        fitted = await fit(rewritten.header, self._content.body)
+        if fitted.notes:
+            rewritten = replace(rewritten, header=fitted.header, notes=rewritten.notes + fitted.notes)
+        return rewritten, fitted.body
+
+    def _pack(self, route: Route, rewritten: Rewritten, body: Body) -> Parcel:
+        envelope, header = self._claim.envelope, rewritten.header
         mail_from = self._mail_from(route)
         plain = header.isascii()
         needed = not (mail_from.isascii() and all(one.address.isascii() for one in envelope.recipients))
