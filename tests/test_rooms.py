@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ownmail": {"*"},
     "alarms": {"*"},
     "control": set(),
+    "hardening": set(),
     "status": {"*"},
     "logs": set(),
     "__main__": {"cli"},

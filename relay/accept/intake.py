@@ -15,6 +15,7 @@ from relay import events
 from relay.accept import replies
 from relay.accept.addresses import domain_of, matches
 from relay.accept.auth import Authenticator, Guessing
+from relay.accept.fitness import header_refusal
 from relay.accept.incoming import Incoming
 from relay.accept.received import received_field
 from relay.clock import Clock
@@ -188,10 +189,14 @@ class Intake:
             eight_bit=envelope.eight_bit or arrival.incoming.eight_bit,
             long_lines=arrival.incoming.long_lines,
         )
+        header = field + self._redirect_field(envelope) + arrival.incoming.header
+        unfit = header_refusal(header, route, envelope.sender, self.clock.now())
+        if unfit is not None:
+            raise Refused(unfit)
         return NewMessage(
             envelope=self._redirected(envelope),
             client=client,
-            header=field + self._redirect_field(envelope) + arrival.incoming.header,
+            header=header,
             lane=self.router.choose(route, source),
             pool=route.lanes if len(route.mailboxes) > 1 else (),
             source=source,

@@ -34,6 +34,8 @@ class Transaction(Letter):  # type: ignore[misc, unused-ignore]
         self.parameters = parameters
         self.recipients: dict[str, Recipient] = {}
         """By address with the domain in lower case: a recipient named twice gets one copy."""
+        self.overshoot = 0
+        """Recipients refused because there were too many."""
         self.parcel: Parcel | None = None
         """The chunks of a BDAT message so far."""
 

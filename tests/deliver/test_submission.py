@@ -423,7 +423,7 @@ async def test_body_that_cannot_be_read_sends_nothing(desk: Desk) -> None:
 
     connection = await desk.courier.open("M365", MAILBOX)
     with pytest.raises(SpoolError):
-        await connection.submit(make_claim(), Content(HEADER, BrokenBody(100)), desk.begin)
+        await connection.submit(make_claim(long_lines=False), Content(HEADER, BrokenBody(100)), desk.begin)
     assert not connection.usable()
     assert desk.server.messages == []
 
