@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import enum
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from relay.rewrite.recode import Recoder, ToBase64, ToQuoted, Wrap, WrapQuoted
 PARTS = 1000
 """Parts of one message that are mended; Exchange takes 250."""
 _FRAME_WIDTH = 900
+_TOO_WIDE = re.compile(rb"[^\r\n]{900}(?=[^\r\n])")
 
 
 class Method(enum.Enum):
@@ -101,7 +103,9 @@ class Survey:
         if self._watch.finish():
             if self._kind is Kind.CONTENT:
                 self._decide(self._part)
-            elif not self._part.sealed:
+            elif self._part.sealed:
+                self._notes.append("lines over 998 octets between signed parts left as they are")
+            else:
                 self._plan.loose = True
                 self._notes.append("lines over 998 octets between the parts broken")
         if self._part.number == 0 and self._kind is Kind.CONTENT and self._odd:
@@ -183,10 +187,16 @@ class Refit:
             return header
         fields, rest, _ = cut(header)
         closed = header.endswith(b"\r\n\r\n") or header == b"\r\n"
-        fields = [(one, refold(raw) if too_long(raw) else raw) for one, raw in fields]
+        fields = [(one, _short(refold(raw), b"\r\n ") if too_long(raw) else raw) for one, raw in fields]
+        rest = _short(rest, b"\r\n")
         if name is not None:
             fields = _labelled(fields, name, charset)
         return b"".join([raw for _, raw in fields]) + (b"\r\n" if closed else b"") + rest
+
+
+def _short(octets: bytes, break_: bytes) -> bytes:
+    """What could not be folded at a blank, or is no field at all, cut where it must be."""
+    return _TOO_WIDE.sub(rb"\g<0>" + break_, octets) if too_long(octets) else octets
 
 
 def _labelled(fields: list[Field], encoding: bytes, charset: str) -> list[Field]:

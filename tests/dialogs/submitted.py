@@ -65,5 +65,5 @@ async def submitted(stored: Any) -> Submitted:
     octets = stuffing.feed(fitted.header)
     async for block in fitted.body.chunks(1000):
         octets += stuffing.feed(block)
-    sealed = any("left as it is" in note for note in fitted.notes)
+    sealed = any("left as " in note for note in fitted.notes)
     return Submitted(octets + stuffing.finish(), fitted.header, made.notes + fitted.notes, sealed)

@@ -10,7 +10,6 @@ import subprocess
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / ".tools" / "mail"
-AS_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 WAIT = 20.0
 
 PASSWD = {
@@ -24,10 +23,13 @@ class Root:
 
     def __init__(self, folder: Path) -> None:
         assert (SOURCE / ".complete").exists(), (
-            "the mail programs are missing: run .ci/mail, as `make test` does"
+            "the mail servers are missing: run .ci/mail (`make test` does)"
+        )
+        assert os.geteuid() == 0, (
+            "mail servers start as root: sudo -n .venv/bin/pytest tests/interop (`make test` does)"
         )
         self.path = folder / "root"
-        subprocess.run([*AS_ROOT, "cp", "-al", str(SOURCE), str(self.path)], check=True)
+        subprocess.run(["cp", "-al", str(SOURCE), str(self.path)], check=True)
         accounts = "".join(f"{name}:x:{n}:{n}::/nonexistent:/bin/false\n" for name, n in PASSWD.items())
         groups = "".join(f"{name}:x:{n}:\n" for name, n in PASSWD.items())
         self.write("etc/passwd", accounts)
@@ -75,7 +77,7 @@ class Root:
         """A program that goes on."""
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            *AS_ROOT, shutil.which("chroot") or "/usr/sbin/chroot", str(self.path), *command,
+            shutil.which("chroot") or "/usr/sbin/chroot", str(self.path), *command,
             stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT,
             env={"PATH": "/usr/bin:/usr/sbin", **(env or {})}, start_new_session=True,
         )  # fmt: skip
