@@ -1,5 +1,7 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
+# make audit  known vulnerabilities of the libraries in use (asks the internet)
+# make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
 PYTHON ?= python3
 BIN := .venv/bin
 # tests wait more than they compute: a few at once, also on two cores
@@ -10,7 +12,9 @@ READY := .venv/.ready
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n env PYTHONDONTWRITEBYTECODE=1)
 SOURCES := $(wildcard relay tests benchmarks)
 
-.PHONY: setup demo test tools lint types clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: setup demo test tools lint types audit fuzz clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -40,6 +44,20 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+# in a folder of its own: neither tool is a dependency of anything
+audit: setup
+	@test -x .tools/audit/bin/pip-audit || { $(PYTHON) -m venv .tools/audit && .tools/audit/bin/pip -q install pip-audit; }
+	$(PIP) freeze --exclude-editable > .tools/audit/installed.txt
+	.tools/audit/bin/pip-audit --requirement .tools/audit/installed.txt --no-deps --disable-pip --strict
+
+fuzz: setup
+	$(PIP) install atheris
+	mkdir -p .tools/fuzz
+	for target in message commands; do \
+	  PYTHONPATH=. $(BIN)/python tests/fuzz/atheris_$$target.py -max_total_time=$(FUZZ_SECONDS) -max_len=8192 \
+	    -artifact_prefix=.tools/fuzz/ || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

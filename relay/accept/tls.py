@@ -65,7 +65,10 @@ def build(tls: ListenerTls) -> ssl.SSLContext:
             f"TLS certificate or key not found: {tls.certificate}, {tls.key or 'same file'}"
         ) from error
     except ssl.SSLError as error:
-        raise OSError(f"TLS certificate {tls.certificate} and its key cannot be used: {error}") from error
+        small = "; tls.minimum 1.0 takes small keys" if "TOO_SMALL" in str(error) else ""
+        raise OSError(
+            f"TLS certificate {tls.certificate} and its key cannot be used: {error}{small}"
+        ) from error
     if tls.minimum in _OLD:
         _say_if_forbidden(context, tls.minimum)
     return context

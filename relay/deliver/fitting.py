@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -52,6 +53,7 @@ async def _survey(header: bytes, body: Body) -> Plan:
     survey = Survey(header)
     async for block in body.chunks():
         survey.feed(block)
+        await asyncio.sleep(0)  # a hostile body of boundaries costs milliseconds for each block
     return survey.finish()
 
 
@@ -82,6 +84,7 @@ class RefittedBody:
         async for block in self._body.chunks(size):
             for piece in _pieces(refit.feed(block), size):
                 yield piece
+            await asyncio.sleep(0)
         for piece in _pieces(refit.finish(), size):
             yield piece
 

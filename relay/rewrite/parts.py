@@ -15,8 +15,8 @@ DEEPEST = 50
 """Multiparts inside multiparts; deeper ones are taken for content (Exchange takes 30 nested messages)."""
 HEADER_MOST = 65536
 """Octets of a part's header; what is longer is taken for content."""
-PARTS_MOST = 10_000
-"""Messages inside messages beyond which they are taken for content."""
+PARTS_MOST = 5000
+"""Parts of one message; what follows is taken for content that cannot be changed (Exchange takes 250)."""
 _BOUNDARY_MOST = 250
 """RFC 2046 allows 70; writers exist that use more."""
 _LINE_MOST = 1000
@@ -65,6 +65,8 @@ class Splitter:
 
     def __init__(self, header: bytes) -> None:
         self._open: list[tuple[bytes, Part]] = []
+        self._known: set[bytes] = set()
+        """All boundaries there ever were: most lines that look like one are none."""
         self._data = b""
         self._seen = 0
         self._lent = False
@@ -131,18 +133,22 @@ class Splitter:
         encoding = "unknown" if broken else field_value(fields, b"content-transfer-encoding").lower()
         part = self._new(kind, encoding, sealed)
         boundary = _boundary(fields) if kind.startswith("multipart/") else b""
-        walked = part.encoding in PLAIN and len(self._open) < DEEPEST
+        walked = part.encoding in PLAIN and len(self._open) < DEEPEST and self._numbers < PARTS_MOST
         self._mode = Kind.CONTENT
         if walked and boundary:
             part.sealed = sealed or kind in SEALING
             self._open.append((b"--" + boundary, part))
+            self._known.add(b"--" + boundary)
             self._mode = Kind.FRAME
-        elif walked and kind in MESSAGES and self._numbers < PARTS_MOST:
+        elif walked and kind in MESSAGES:
             self._mode = Kind.HEADER
         return part
 
     def _new(self, kind: str, encoding: str, sealed: bool) -> Part:
         self._numbers += 1
+        if self._numbers > PARTS_MOST:
+            encoding = "unknown"
+            self._open.clear()
         return Part(self._numbers - 1, kind, encoding, sealed or kind in SEALED)
 
     # content
@@ -189,6 +195,8 @@ class Splitter:
     def _match(self, line: bytes) -> int | None:
         """Which open multipart's boundary this line is, the innermost first."""
         line = line.rstrip(b" \t\r\n")
+        if not self._open or (line not in self._known and line.removesuffix(b"--") not in self._known):
+            return None
         for place in range(len(self._open) - 1, -1, -1):
             boundary = self._open[place][0]
             if line.startswith(boundary) and line[len(boundary) :] in (b"", b"--"):

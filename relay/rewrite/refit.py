@@ -187,7 +187,11 @@ class Refit:
             return header
         fields, rest, _ = cut(header)
         closed = header.endswith(b"\r\n\r\n") or header == b"\r\n"
-        fields = [(one, _short(refold(raw), b"\r\n ") if too_long(raw) else raw) for one, raw in fields]
+        fields = [
+            (one, _short(refold(raw), b"\r\n ") if too_long(raw) else raw)
+            for one, raw in fields
+            if len(one) < _FRAME_WIDTH  # a name that long is nobody's, and cannot be broken
+        ]
         rest = _short(rest, b"\r\n")
         if name is not None:
             fields = _labelled(fields, name, charset)

@@ -14,7 +14,7 @@ from relay.config.load import load
 from relay.settings import Settings
 
 EXAMPLE = (Path(__file__).parents[2] / "config.example.yaml").read_text()
-BOUNDED = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+BOUNDED = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.text(max_size=5), max_size=3),
     st.dictionaries(st.text(max_size=5), st.integers(), max_size=2), st.sampled_from(["env:NOPE", "file:/nope", "5m", "-1"]),

@@ -36,7 +36,8 @@ HEADERS = st.lists(st.tuples(NAMES, VALUES), max_size=8).map(
 )
 PIECES = st.lists(st.one_of(st.binary(max_size=60), st.sampled_from([
     b"\r\n--b\r\n", b"\r\n--b--\r\n", b"Content-Type: text/html\r\n\r\n", b"Content-Transfer-Encoding: base64\r\n\r\n",
-    b"x" * 1200 + b"\r\n", b"\r\n", b"\xc3\xa9" * 700, b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n", b"\r\n.\r\n", b"\n",
+    b"x" * 1200 + b"\r\n", b"\r\n", b"\xc3\xa9" * 700, b"Content-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n",
+    b"\r\n.\r\n", b"\n",
     b"Content-Type: message/rfc822\r\n\r\n", b"-----BEGIN PGP SIGNED MESSAGE-----\r\n", b"\r", b"=41=", b"QUJD" * 400,
 ])), max_size=10).map(b"".join)  # fmt: skip
 

@@ -111,7 +111,7 @@ class Smtp(RuleBasedStateMachine):
 
 TestSmtp = Smtp.TestCase
 TestSmtp.settings = settings(
-    max_examples=100,
+    max_examples=80,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
