@@ -38,6 +38,10 @@ TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another 
 TOO_BIG = b"552 5.3.4 Message is larger than this relay takes\r\n"
 HEADER_TOO_BIG = b"552 5.3.4 The header block is larger than 256 kB\r\n"
 HAS_NUL = b"550 5.6.0 The message holds a NUL octet\r\n"
+SIGNED_TOO_LONG = (
+    b"550 5.6.0 A line of the signed text is over 998 octets, and signed text cannot be re-encoded:"
+    b" let the signing program use quoted-printable or base64\r\n"
+)
 LOOP = b"554 5.4.6 Mail loop: more than 50 Received fields\r\n"
 NO_ROOM = b"452 4.3.1 The spool has no room at present; try again later\r\n"
 SPOOL_TROUBLE = b"451 4.3.0 The message cannot be stored at present; try again later\r\n"

@@ -15,7 +15,7 @@ DEEPEST = 50
 """Multiparts inside multiparts; deeper ones are taken for content (Exchange takes 30 nested messages)."""
 HEADER_MOST = 65536
 """Octets of a part's header; what is longer is taken for content."""
-PARTS_MOST = 5000
+PARTS_MOST = 1000
 """Parts of one message; what follows is taken for content that cannot be changed (Exchange takes 250)."""
 _BOUNDARY_MOST = 250
 """RFC 2046 allows 70; writers exist that use more."""

@@ -17,8 +17,6 @@ from relay.rewrite.longlines import LongLines
 from relay.rewrite.parts import PLAIN, Kind, Part, Splitter
 from relay.rewrite.recode import Recoder, ToBase64, ToQuoted, Wrap, WrapQuoted
 
-PARTS = 1000
-"""Parts of one message that are mended; Exchange takes 250."""
 _FRAME_WIDTH = 900
 _TOO_WIDE = re.compile(rb"[^\r\n]{900}(?=[^\r\n])")
 
@@ -44,6 +42,11 @@ class Plan:
     """Of a message that says nothing about itself."""
     notes: tuple[str, ...] = ()
     """For the trace."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a part that must not be changed has a line that is too long."""
+        return Method.SEALED in self.methods.values()
 
     @property
     def changes(self) -> bool:
@@ -114,8 +117,7 @@ class Survey:
 
     def _decide(self, part: Part) -> None:
         method = self._method(part)
-        if len(self._plan.methods) < PARTS:
-            self._plan.methods[part.number] = method
+        self._plan.methods[part.number] = method
         self._notes.append(f"lines over 998 octets: {part.type} {method.value}")
 
     def _method(self, part: Part) -> Method:
