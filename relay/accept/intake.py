@@ -184,11 +184,6 @@ class Intake:
             id=arrival.draft.id,
             now=self.clock.now(),
         )
-        envelope = replace(
-            envelope,
-            eight_bit=envelope.eight_bit or arrival.incoming.eight_bit,
-            long_lines=arrival.incoming.long_lines,
-        )
         header = field + self._redirect_field(envelope) + arrival.incoming.header
         unfit = header_refusal(header, route, envelope.sender, self.clock.now())
         if unfit is not None:

@@ -156,7 +156,7 @@ class TransferChannel(LoginChannel):
         arrival = Arrival(
             draft=parcel.draft,
             incoming=parcel.incoming,
-            envelope=_envelope(letter),
+            envelope=_envelope(letter, parcel.incoming),
             client=self._client(),
             extended=self.session.extended_smtp,
             notes=parcel.incoming.notes(bare_lf),
@@ -187,13 +187,14 @@ class TransferChannel(LoginChannel):
         )
 
 
-def _envelope(letter: Transaction) -> Envelope:
+def _envelope(letter: Transaction, incoming: Incoming) -> Envelope:
     said = letter.parameters
     return Envelope(
         sender=letter.mail_from,
         recipients=tuple(letter.recipients.values()),
-        eight_bit=said.eight_bit,
+        eight_bit=said.eight_bit or incoming.eight_bit,
         smtputf8=said.smtputf8,
         ret=said.ret,
         envid=said.envid,
+        long_lines=incoming.long_lines,
     )
