@@ -205,10 +205,10 @@ class Splitter:
 
 
 def field_value(fields: list[Field], name: bytes) -> str:
-    """The first field of that name; empty when there is none. Comments after a blank are left out."""
+    """The first field of that name, one word; empty when there is none. Comments and stray punctuation are left out."""
     for one, raw in fields:
         if one == name:
-            return value_of(raw).partition(b" ")[0].partition(b"(")[0].decode("latin-1").strip()
+            return value_of(raw).partition(b" ")[0].partition(b"(")[0].decode("latin-1").strip('"; \t')
     return ""
 
 
