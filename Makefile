@@ -33,7 +33,7 @@ test: setup tools lint types
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(if $(SUDO),--ignore=tests/interop)
 	$(if $(SUDO),$(SUDO) $(BIN)/pytest -p no:cacheprovider tests/interop)
 
-# the mail programs that the journeys are sent with; on a build server (CI=true) a missing one ends the run here,
+# the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it
 tools:
 	@.ci/tools || test "$${CI:-}" != true

@@ -60,6 +60,7 @@ class Session(asyncio.Protocol):
         self._size = 0
         self._tail = b""
         self._secure = False
+        self._upgrading: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -125,7 +126,7 @@ class Session(asyncio.Protocol):
         transport = self._transport
         transport.write(b"220 2.0.0 Ready\r\n")
         self._secure = True
-        asyncio.ensure_future(self._handshake(transport))
+        self._upgrading = asyncio.ensure_future(self._handshake(transport))
 
     async def _handshake(self, transport: asyncio.Transport) -> None:
         loop = asyncio.get_running_loop()

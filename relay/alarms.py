@@ -10,6 +10,7 @@ from relay.alert.watch import Watch
 from relay.alert.ways import Ways
 from relay.clock import Clock
 from relay.errors import SpoolError
+from relay.keeper import Keeper
 from relay.ownmail import OwnMail
 from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
@@ -37,14 +38,18 @@ class _Memory:
 
 
 class Alarms:
-    """Looks at holds, lanes and the spool, and tells."""
+    """Looks at holds, lanes, the spool and the ends of credentials, and tells."""
 
-    def __init__(self, spool: Spool, scheduler: Scheduler, own: OwnMail, clock: Clock) -> None:
+    def __init__(
+        self, spool: Spool, scheduler: Scheduler, own: OwnMail, keeper: Keeper, clock: Clock
+    ) -> None:
         self._spool = spool
         self._scheduler = scheduler
         self._own = own
+        self._keeper = keeper
         self._clock = clock
         self._found: dict[str, Cause] = {}
+        self._reminders: list[Cause] = []
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
 
     def _ways(self) -> Ways:
@@ -75,7 +80,18 @@ class Alarms:
             known=await self._alarm.known(),
         )
         self._log(found)
-        await self._alarm.look(found, now)
+        await self._alarm.look([*found, *await self._remind(now)], now)
+
+    async def _remind(self, now: float) -> list[Cause]:
+        """Reminders of credentials' ends. A fault there must not silence the holds, nor call a reminder over."""
+        try:
+            self._reminders = await self._keeper.causes(now)
+            await self._keeper.tell(self._reminders)
+        except SpoolError:
+            raise
+        except Exception as error:
+            events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)
+        return self._reminders
 
     def _log(self, found: list[Cause]) -> None:
         """A full spool and a backlog are said in the log once, too; a hold says so itself."""
@@ -102,6 +118,7 @@ class Alarms:
             backlog=summary.queued + summary.active,
             limit_per_minute=lane.limiter.limit if lane else 0,
             held=lane is not None and lane.the_hold() is not None,
+            day_used=lane.limiter.day_used(self._clock.now()) if lane else 0.0,
             match=str(getattr(rule.match, "pattern", rule.match)) if rule else "",
             pool=rule.login if rule and len(rule.login) > 1 else (),
         )

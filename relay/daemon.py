@@ -19,8 +19,11 @@ from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
 from relay.hardening import harden
+from relay.keeper import PAUSE as KEEPER_PAUSE
+from relay.keeper import Keeper
 from relay.message import Client
 from relay.ownmail import OWN_MAIL, OwnMail
+from relay.pages import Pages
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.lane import Lane
@@ -130,6 +133,10 @@ class LiveRouter:
             return self.rules.choose(route, source)
         return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
 
+    def uses(self, lane: str) -> bool:
+        """Whether mail, our own included, can come to that lane."""
+        return self.rules.uses(lane) or self._own.uses(lane)
+
     def identity(self, claim: Claim) -> str:
         """The From address that today's rules give a message."""
         original = claim.header_from[0] if claim.header_from else claim.envelope.sender
@@ -161,17 +168,19 @@ class Daemon:
         self.spool = build_spool(settings)
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
-            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
         )
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )
         self.own.lanes, self.own.upstreams = self.scheduler.lanes, self.scheduler.upstreams
-        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.clock)
+        self.keeper = Keeper(self.spool, settings, self.tokens, self.clock)
+        self.alarms = Alarms(self.spool, self.scheduler, self.own, self.keeper, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
+        self.pages = Pages(self)
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -180,29 +189,35 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         await self._reroute(await self._stray())
         await self.scheduler.start()
+        await self.scheduler.drop_unused(self.router.uses)
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
+        self._spawn(self._keep_credentials())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
+        await self.pages.start()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(
+            self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
             self.alarms.stop(min(seconds, 5.0)),
@@ -274,12 +289,20 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _keep_credentials(self) -> None:
+        while True:
+            try:
+                pause = await self.keeper.tend()
+            except Exception as error:
+                _say("credentials", error)
+                pause = KEEPER_PAUSE
+            await self.keeper.rest(pause)
+
     async def _stray(self) -> list[str]:
-        """Lanes whose mail today's rules may want elsewhere: held ones, and those of an upstream that is no more."""
-        known = {one.name for one in self.settings.upstreams}
-        held = {hold.key for hold in await self.spool.holds()}
+        """Lanes whose mail today's rules may want elsewhere: held ones, and those that no rule uses any more."""
+        held = {hold.key.split("|")[0] for hold in await self.spool.holds()}
         names = [summary.lane for summary in await self.spool.lanes()]
-        return [one for one in names if lane_parts(one)[0] not in known or {one, lane_parts(one)[0]} & held]
+        return [one for one in names if not self.router.uses(one) or {one, lane_parts(one)[0]} & held]
 
     async def _reroute(self, lanes: list[str]) -> None:
         moved = await self.spool.reroute(self.router.lane_for, self.clock.now(), lanes=lanes)
@@ -323,11 +346,14 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
+        await self.scheduler.drop_unused(self.router.uses)
+        await self.pages.update()
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
@@ -348,10 +374,12 @@ class Daemon:
             return await self.status()
         if do == "health":
             return await self.health()
-        if do in ("wake", "release"):
+        if do in ("wake", "release", "check"):
+            self.courier.revisit()
             for tokens in self.tokens.values():
                 tokens.retry_now()
-            await self.scheduler.refresh([str(lane) for lane in payload.get("lanes", [])])
+            lanes = [str(lane) for lane in payload.get("lanes", [])]
+            await self.scheduler.refresh(lanes, probe_now=do == "release")
             return {}
         if do == "reload":
             try:
@@ -383,6 +411,14 @@ class Daemon:
             listeners=listeners,
             health=self._health_of_lanes(),
             tokens={name: tokens.states() for name, tokens in self.tokens.items()},
+            credentials={name: tokens.choice for name, tokens in self.tokens.items()},
+            ends=self.keeper.ends,
+            now=self.clock.now(),
+            choices={
+                one.name: choice
+                for one in self.settings.upstreams
+                if (choice := self.courier.choice(one.name))
+            },
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
@@ -390,11 +426,10 @@ class Daemon:
         return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        transport, sent, limit = (
-            lane.transport or "smtp",
-            lane.limiter.sent_last_minute(now),
-            lane.limiter.limit,
-        )
+        upstream = lane.upstream.name
+        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
+        transport = lane.transport if lane.connected and lane.transport else decided
+        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:
             return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)

@@ -7,7 +7,7 @@ secret is ever passed in. The same ``id`` runs through all events of one message
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 
@@ -22,6 +22,7 @@ def _nowhere(level: str, event: str, fields: Mapping[str, object]) -> None:
 
 
 _sink: Sink = _nowhere
+_watchers: list[Sink] = []
 counts: Counter[str] = Counter()
 """How often each event happened in this process, whatever the log's level: the metrics are made of it."""
 
@@ -29,12 +30,20 @@ counts: Counter[str] = Counter()
 def _tell(level: str, event: str, fields: Mapping[str, object]) -> None:
     counts[event] += 1
     _sink(level, event, fields)
+    for watcher in _watchers:
+        watcher(level, event, fields)
 
 
 def plug(sink: Sink | None) -> None:
     """Send events there from now on; None: nowhere."""
     global _sink
     _sink = sink or _nowhere
+
+
+def watch(watcher: Sink) -> Callable[[], None]:
+    """Tell ``watcher`` every event, too, until what this returns is called."""
+    _watchers.append(watcher)
+    return lambda: _watchers.remove(watcher) if watcher in _watchers else None
 
 
 def accepted(
@@ -98,6 +107,20 @@ def uncertain(*, id: str, lane: str, why: str, **more: object) -> None:
 def login(*, lane: str, transport: str, host: str, **more: object) -> None:
     """A connection to Exchange is authenticated."""
     _tell("debug", "login", {"lane": lane, "transport": transport, "host": host, **more})
+
+
+def transport(*, upstream: str, transport: str, why: str, **more: object) -> None:
+    """``transport: auto`` has decided how an upstream's mail is submitted, or decided anew."""
+    _tell("info", "transport", {"upstream": upstream, "transport": transport, "why": why, **more})
+
+
+def requested(*, mailbox: str, method: str, target: str, status: str, **more: object) -> None:
+    """One exchange with Microsoft Graph, with the ids that Microsoft's support asks for (debug)."""
+    _tell(
+        "debug",
+        "requested",
+        {"mailbox": mailbox, "method": method, "target": target, "status": status, **more},
+    )
 
 
 def notified(*, id: str, kind: str, to: str, **more: object) -> None:

@@ -123,7 +123,8 @@ class Report:
     """What one attempt at one message came to."""
 
     outcomes: dict[str, Outcome]
-    """By recipient address exactly as in the claim; every recipient of the claim is there."""
+    """By recipient address exactly as in the claim. One that is missing was left over by the mailbox's limits: it
+    goes back to the queue untried."""
     lane_trouble: Outcome | None = None
     """Set when the fault reaches beyond the message: its ``scope`` says lane, sender or upstream."""
     moved_to: str | None = None

@@ -42,23 +42,39 @@ class OwnMail:
         """See `relay.schedule.desk.Post.outgoing`."""
         own = lane_parts(near)[0]
         upstreams = sorted(self.settings.upstreams, key=lambda one: one.name != own)
-        for one in upstreams:
-            if not self._held(one):
-                return self._by(one, to)
-        return self._by(upstreams[0], to) if near else None
-
-    def _by(self, upstream: Upstream, to: str) -> Outgoing:
         target = self.settings.recipients.redirect_all_to or to
-        return Outgoing(upstream.from_email, lane_name(upstream.name, upstream.from_email), target)
+        for one in upstreams:
+            for address, lane in self._ways(one):
+                if not self._held(one, lane, address):
+                    return Outgoing(address, lane, target)
+        return Outgoing(*self._ways(upstreams[0])[0], target) if near else None
 
-    def _held(self, upstream: Upstream) -> bool:
-        state = self.upstreams.get(upstream.name)
-        lane = self.lanes.get(lane_name(upstream.name, upstream.from_email))
-        return (state is not None and state.hold is not None) or (lane is not None and lane.hold is not None)
+    def _ways(self, upstream: Upstream) -> list[tuple[str, str]]:
+        """From address and lane of the default mailbox, then of the sender rules that name both."""
+        ways = [(upstream.from_email, lane_name(upstream.name, upstream.from_email))]
+        for rule in self.settings.senders:
+            if rule.upstream == upstream.name and rule.from_address is not None:
+                mailboxes = rule.login or (rule.from_address,)
+                ways += [(rule.from_address, lane_name(upstream.name, one)) for one in mailboxes]
+        return list(dict.fromkeys(ways))
+
+    def _held(self, upstream: Upstream, name: str, address: str) -> bool:
+        state, lane = self.upstreams.get(upstream.name), self.lanes.get(name)
+        if state is not None and state.hold is not None:
+            return True
+        return lane is not None and (lane.hold is not None or address in lane.held_senders)
+
+    def uses(self, lane: str) -> bool:
+        """Whether our own mail may go by that lane."""
+        return any(lane == name for one in self.settings.upstreams for _, name in self._ways(one))
 
     def route(self, header_from: tuple[str, ...]) -> Route:
-        """Our own mail goes through the upstream whose default sender it names, whatever the sender rules say."""
+        """Our own mail goes out as it was addressed: by the default mailbox, or the one that worked instead."""
         wanted = header_from[0].lower() if header_from else ""
-        found = [one for one in self.settings.upstreams if one.from_email.lower() == wanted]
-        one = (found or list(self.settings.upstreams))[0]
-        return Route(one.name, (one.from_email.lower(),), one.from_email, "keep", "none")
+        for one in self.settings.upstreams:
+            found = [way for way in self._ways(one) if way[0].lower() == wanted]
+            if found:
+                mailboxes = dict.fromkeys(lane_parts(lane)[1] for _, lane in found)
+                return Route(one.name, tuple(mailboxes), found[0][0], "keep", "none")
+        first = self.settings.upstreams[0]
+        return Route(first.name, (first.from_email.lower(),), first.from_email, "keep", "none")

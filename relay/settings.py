@@ -51,11 +51,27 @@ class ClientSecret:
 
 
 @dataclass(frozen=True, slots=True)
+class Rotation:
+    """How a certificate is replaced, at the app registration as well."""
+
+    automatic: bool
+    """Whether the daemon does it in time; `relay certificate rotate` does it in any case."""
+    lifetime: float
+    """Of each new certificate, in seconds."""
+    object_id: str | None
+    """Object ID of the app registration; None: asked from Graph."""
+    remove_old: bool
+    """Whether the registration forgets the old one once the new one has logged in."""
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """``certificate``: a PFX, or a PEM that holds certificate and key."""
 
     file: Path
     passphrase: Secret | None
+    rotation: Rotation | None = None
+    """None: of a second credential, which is there to be replaced itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,19 @@ class FederatedTokenFile:
     file: Path
 
 
-Credential = ClientSecret | Certificate | ManagedIdentity | FederatedTokenFile
+@dataclass(frozen=True, slots=True)
+class UserLogin:
+    """``user_login``: a mailbox user who signed in once with `relay login`."""
+
+    file: Path
+    """Where the refresh token is kept, encrypted."""
+    user: str
+    """The mailbox; the upstream's ``from_email``."""
+    key: Secret | None
+    """What it is encrypted with; None: a key file beside ``file``."""
+
+
+Credential = ClientSecret | Certificate | ManagedIdentity | FederatedTokenFile | UserLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +144,9 @@ class Upstream:
     proxy: str | None
     limits: MailboxLimits
     client_secret_expires: datetime.date | None = None
+    next_credential: ClientSecret | Certificate | None = None
+    """Tried when the first is refused; for a change without a gap."""
+    next_secret_expires: datetime.date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +262,8 @@ class Web:
     password: Secret | None
     certificate: Path | None
     key: Path | None
+    names: tuple[str, ...] = ()
+    """Further names under which the page may be called (the Host field), lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +294,11 @@ class Settings:
     """Where it was read: a path, ``environment``, or both."""
     warnings: tuple[str, ...] = field(default=())
     """What works but an administrator should know: plain secrets, readable files, keys whose feature is to come."""
+
+    file: Path | None = None
+    """The configuration file; None when the environment alone configures."""
+    variables: tuple[tuple[str, str], ...] = ()
+    """(key, environment variable) for each value that the environment sets or overrides."""
 
     def upstream(self, name: str) -> Upstream:
         """The upstream of that name; KeyError when there is none."""

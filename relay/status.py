@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from relay import __version__, events
-from relay.errors import TokenError
+from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.schedule.telling import iso
-from relay.settings import Certificate, ClientSecret, ManagedIdentity, Settings, Upstream
+from relay.settings import Settings, Upstream
 from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
 from relay.spool.factory import build_spool
+from relay.tokens.choice import NAMES
+from relay.tokens.choice import Choice as CredentialChoice
 from relay.tokens.contract import TokenState
-from relay.tokens.credentials import expires
+from relay.tokens.expiry import CredentialState, Ends, credential_states, days_left
 
 COUNTED = ("accepted", "rejected", "delivered", "deferred", "held", "failed", "uncertain", "notified")
 """Events whose number since the start is part of the report."""
@@ -63,6 +66,20 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
     }
 
 
+def hold_row(hold: Hold) -> dict[str, Any]:
+    """One hold of the report: also those that keep a sender's or single messages of a lane that is open."""
+    return {
+        "scope": hold.scope,
+        "key": hold.key,
+        "code": hold.code,
+        "reason": hold.reason,
+        "remedy": hold.remedy or None,
+        "evidence": hold.evidence or None,
+        "since": iso(hold.since),
+        "next_probe": iso(hold.next_probe) if hold.next_probe is not None else None,
+    }
+
+
 def _drain(backlog: int, health: LaneHealth) -> int | None:
     """Seconds until the backlog is gone at the limit's rate; None while held or without a limit to reckon by."""
     if not backlog:
@@ -72,18 +89,29 @@ def _drain(backlog: int, health: LaneHealth) -> int | None:
     return round(backlog * 60 / health.limit_per_minute)
 
 
-def credential_row(upstream: Upstream) -> dict[str, Any]:
-    """Kind and known expiry of an upstream's credential. Reads certificate files: not for the event loop."""
-    kinds = {ClientSecret: "client_secret", Certificate: "certificate", ManagedIdentity: "managed_identity"}
-    kind = kinds.get(type(upstream.credential), "federated_token_file")
-    try:
-        when = expires(upstream)
-    except TokenError:  # an unreadable certificate: the token's own error says so
-        when = None
+def credential_rows(
+    upstream: Upstream, now: float, *, ends: Ends | None = None, choice: CredentialChoice | None = None
+) -> list[dict[str, Any]]:
+    """The upstream's one or two credentials with what is known of their ends. Reads files: not for the event loop."""
+    return [_credential_row(one, now, choice) for one in credential_states(upstream, ends)]
+
+
+def _credential_row(state: CredentialState, now: float, choice: CredentialChoice | None) -> dict[str, Any]:
+    which = NAMES.index(state.slot)
+    dead = choice.faults.get(which) if choice else None
+    error = f"{dead.code}: {dead}" if dead else state.fault or None
     return {
-        "upstream": upstream.name,
-        "kind": kind,
-        "expires": iso(when.timestamp()) if when is not None else None,
+        "upstream": state.upstream,
+        "kind": state.kind,
+        "expires": iso(state.expires) if state.expires is not None else None,
+        "days_left": days_left(state.expires, now) if state.expires is not None else None,
+        "slot": state.slot,
+        "in_use": choice.working == which if choice and choice.working is not None else None,
+        "source": state.source or None,
+        "rotates": state.rotates,
+        "about": state.about or None,
+        "error": error,
+        "remedy": (dead.remedy if dead else state.remedy) or None,
     }
 
 
@@ -101,6 +129,29 @@ def token_rows(tokens: Mapping[str, Iterable[TokenState]]) -> list[dict[str, Any
     ]
 
 
+def transport_of(settings: Settings, upstream: str, choice: Choice | None) -> str:
+    """The transport in use: the configured one, or what ``auto`` has decided; ``auto`` before that."""
+    for one in settings.upstreams:
+        if one.name == upstream:
+            return choice.transport if one.transport == "auto" and choice is not None else one.transport
+    return ""
+
+
+def transport_row(upstream: Upstream, choice: Choice | None) -> dict[str, Any]:
+    """How one upstream submits, and why."""
+    if upstream.transport != "auto":
+        why, choice = f"the configuration says transport: {upstream.transport}", None
+    else:
+        why = choice.why if choice is not None else "the next message decides"
+    return {
+        "upstream": upstream.name,
+        "transport": choice.transport if choice is not None else upstream.transport,
+        "configured": upstream.transport,
+        "why": why,
+        "since": iso(choice.since) if choice is not None else None,
+    }
+
+
 async def report(
     settings: Settings,
     spool: Spool,
@@ -109,44 +160,63 @@ async def report(
     listeners: list[dict[str, Any]],
     health: Mapping[str, LaneHealth],
     tokens: Mapping[str, Iterable[TokenState]],
+    choices: Mapping[str, Choice],
+    credentials: Mapping[str, CredentialChoice] | None = None,
+    ends: Ends | None = None,
+    now: float | None = None,
 ) -> dict[str, Any]:
     """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
     summaries = {summary.lane: summary for summary in await spool.lanes()}
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health)) - set(names))
     stats = await spool.stats()
+    holds = await spool.holds()
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,
         "listeners": listeners,
         "lanes": [
-            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name))
+            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name, choices))
             for name in names
         ],
+        "holds": [hold_row(one) for one in holds],
+        "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),
-        "credentials": await asyncio.to_thread(lambda: [credential_row(one) for one in settings.upstreams]),
+        "credentials": await asyncio.to_thread(
+            _credentials, settings, now or time.time(), credentials or {}, ends or {}
+        ),
         "counters": {name: events.counts[name] for name in COUNTED},
         "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
     }
 
 
-def _idle_health(settings: Settings, name: str) -> LaneHealth:
+def _credentials(
+    settings: Settings, now: float, choices: Mapping[str, CredentialChoice], ends: Ends
+) -> list[dict[str, Any]]:
+    return [
+        row
+        for one in settings.upstreams
+        for row in credential_rows(one, now, ends=ends, choice=choices.get(one.name))
+    ]
+
+
+def _idle_health(settings: Settings, name: str, choices: Mapping[str, Choice]) -> LaneHealth:
     upstream = lane_parts(name)[0]
-    for one in settings.upstreams:
-        if one.name == upstream:
-            transport = "smtp" if one.transport == "auto" else one.transport
-            return LaneHealth(transport=transport, limit_per_minute=one.limits.messages_per_minute)
-    return LaneHealth()
+    transport = transport_of(settings, upstream, choices.get(upstream))
+    limits = [one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream]
+    return LaneHealth(transport=transport, limit_per_minute=limits[0] if limits else 0)
 
 
 async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
+    from relay.keeper import known_ends
+
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
     try:
-        health = {}
+        health, choices = {}, choices_of(await spool.remembered(PREFIX))
         for summary in await spool.lanes():
-            idle = _idle_health(settings, summary.lane)
+            idle = _idle_health(settings, summary.lane, choices)
             for hold in await spool.holds():
                 if hold.scope != "sender" and hold.key in (summary.lane, lane_parts(summary.lane)[0]):
                     health[summary.lane] = held_health(
@@ -155,6 +225,16 @@ async def offline(settings: Settings) -> dict[str, Any]:
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]
-        return await report(settings, spool, started=None, listeners=listeners, health=health, tokens={})
+        ends = await known_ends(spool, settings)
+        return await report(
+            settings,
+            spool,
+            started=None,
+            listeners=listeners,
+            health=health,
+            tokens={},
+            choices=choices,
+            ends=ends,
+        )
     finally:
         await spool.close()

@@ -14,9 +14,9 @@ from relay.cli.app import build_app
 
 ROOT = Path(__file__).parent.parent
 OPERATING = ROOT / "docs" / "operating.md"
-TO_COME = {"relay check", "relay setup"}
+TO_COME: set[str] = set()
 """Named in documents as coming; they must not exist before they work."""
-GROUPS = {"relay queue", "relay config"}
+GROUPS = {"relay queue", "relay config", "relay certificate"}
 
 
 def commands() -> dict[str, Any]:
@@ -92,7 +92,9 @@ def test_every_log_event_is_documented_and_no_other() -> None:
     functions = {
         node.name: node
         for node in source.body
-        if isinstance(node, ast.FunctionDef) and node.name != "plug" and not node.name.startswith("_")
+        if isinstance(node, ast.FunctionDef)
+        and node.name not in ("plug", "watch")
+        and not node.name.startswith("_")
     }
     assert listed("The log") == set(functions) | {"library"}
     text = OPERATING.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ broke goes to the log, not to the client.
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -59,8 +60,11 @@ class Answers(Protocol):
         """The commit failed."""
         ...
 
-    async def wait(self, ticket: Any, patience: float) -> Reply:
-        """After the commit: what the client is told, within ``patience`` seconds where that is possible."""
+    async def wait(self, ticket: Any, patience: float, gone: asyncio.Event | None) -> Reply:
+        """After the commit: what the client is told, within ``patience`` seconds where that is possible.
+
+        ``gone`` is set when the client leaves meanwhile.
+        """
         ...
 
 
@@ -77,6 +81,8 @@ class Arrival:
     notes: tuple[str, ...]
     patience: float | None = None
     """Seconds that the client waits for Exchange's own answer; None: it is answered when the message is safe here."""
+    gone: asyncio.Event | None = None
+    """Set when the client leaves while it waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +232,7 @@ class Intake:
         except BaseException:
             self.answers.forget(ticket)
             raise
-        reply = await self.answers.wait(ticket, arrival.patience)
+        reply = await self.answers.wait(ticket, arrival.patience, arrival.gone)
         if 200 <= reply.code < 300:
             self._accepted(arrival, message)
             return Answer(replies.encode(reply), True)

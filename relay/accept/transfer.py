@@ -153,6 +153,7 @@ class TransferChannel(LoginChannel):
         """Hand the whole message to the intake and answer. Not cancelled by a client that leaves meanwhile."""
         parcel.incoming.finish()
         self._letter = None
+        gone = self._watch_departure() if self._setup.patience is not None else None
         arrival = Arrival(
             draft=parcel.draft,
             incoming=parcel.incoming,
@@ -161,8 +162,10 @@ class TransferChannel(LoginChannel):
             extended=self.session.extended_smtp,
             notes=parcel.incoming.notes(bare_lf),
             patience=self._setup.patience,
+            gone=gone,
         )
         answer = await self._setup.intake.finish(arrival)
+        self._departure = None
         if answer.stored:
             self._roster.accepted += 1
             self._errors = self._idle_commands = 0

@@ -48,7 +48,7 @@ class Wire(SMTP):
     """The transport under a session, and the client's patience with it."""
 
     __slots__ = (
-        "_address", "_balanced", "_buffer", "_choked", "_closing", "_deaf", "_entered", "_eof", "_greeted",
+        "_address", "_balanced", "_buffer", "_choked", "_closing", "_deaf", "_departure", "_entered", "_eof", "_greeted",
         "_held", "_listening", "_lost", "_out", "_patience", "_port", "_roster", "_scanned", "_setup",
         "_skipped", "_task", "_timer", "_tls", "_waiter", "_wire", "_writable", "session",
     )  # fmt: skip
@@ -66,6 +66,7 @@ class Wire(SMTP):
         self._choked = self._closing = self._deaf = self._entered = self._eof = False
         self._greeted = self._held = self._listening = self._lost = self._balanced = False
         self._tls: str | None = None
+        self._departure: asyncio.Event | None = None
         self.session = Session(roster.loop)
 
     # asyncio's calls
@@ -103,6 +104,7 @@ class Wire(SMTP):
     def eof_received(self) -> bool:
         """The client will send no more; it may still be waiting for an answer (half-close)."""
         self._eof = True
+        self._depart()
         self._wake()
         return self._task is not None and not self._deaf and self._tls is None
 
@@ -111,6 +113,7 @@ class Wire(SMTP):
         if self._lost:
             return
         self._lost = self._eof = True
+        self._depart()
         self._timer.cancel()
         if self._task is None and not self._closing:
             self._note("connected and left without a word")
@@ -120,6 +123,21 @@ class Wire(SMTP):
         self.resume_writing()
         if self._task is None or self._task.done():
             self._roster.leave(self)
+
+    def _watch_departure(self) -> asyncio.Event:
+        """Set when the client leaves before it is answered."""
+        self._departure = asyncio.Event()
+        self._depart()
+        return self._departure
+
+    def _depart(self) -> None:
+        """A client that stops sending in the middle of a session has left; one whose last word is QUIT may listen still.
+
+        TCP does not tell a closed connection from one that is closed for sending alone.
+        """
+        quits = self._eof and self._buffer[-8:].strip().upper().endswith(b"QUIT")
+        if self._departure is not None and (self._lost or (self._eof and not quits)):
+            self._departure.set()
 
     def pause_writing(self) -> None:
         """The client does not read its replies."""

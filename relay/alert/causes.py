@@ -18,6 +18,8 @@ BACKLOG_BEGINS = 60
 """Minutes a backlog may need at its limit before it is worth an alert (an hour, as part 2 promises)."""
 BACKLOG_ENDS = 45
 """Minutes at or under which a known backlog is over."""
+DAY_ENDS = 0.9
+"""Share of the day's recipients under which a known shortage is over: it is let go bit by bit."""
 SPOOL_SHARE = 0.05
 """Share of ``spool.max_size`` that must be free."""
 SPOOL_LEAST = 64 * 1024**2
@@ -33,7 +35,7 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:lane:NAME``, ``hold:upstream:NAME``, ``hold:sender:KEY``, ``spool-full`` or ``backlog:LANE``."""
+    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full``, ``backlog:LANE``, ``expiry:SLOT:NAME`` or ``renewal:NAME``."""
     title: str
     reason: str
     remedy: str
@@ -44,6 +46,8 @@ class Cause:
     lane: str = ""
     messages: int = 0
     """How many wait because of it; 0 when that is not known."""
+    step: str = ""
+    """When it changes, the same cause is told again: a reminder comes nearer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class LaneFacts:
     limit_per_minute: int
     """Messages a minute at present (a slowed lane's own rate); 0 means no limit."""
     held: bool
+    day_used: float = 0.0
+    """Share of the mailbox's recipients in 24 hours that is used up."""
     match: str = ""
     """``match`` of the sender rule that leads here, as configured; empty: no rule, the default sender."""
     pool: tuple[str, ...] = ()
@@ -97,6 +103,9 @@ def _whose(hold: Hold) -> tuple[str, str]:
     """Lane and title of a hold."""
     if hold.scope == "upstream":
         return "", f"All mail through {hold.key} is held"
+    if hold.scope == "message":
+        lane = hold.key.partition("|")[0]
+        return lane, f"Some mail of {lane_parts(lane)[1]} is held"
     if hold.scope == "sender":
         lane, _, sender = hold.key.rpartition("|")
         return lane, f"Mail from {sender} through {lane_parts(lane)[1]} is held"
@@ -133,7 +142,12 @@ def _full(spool: SpoolStats, max_size: int, now: float, known: bool) -> Iterator
 
 def _backlog(lane: LaneFacts, now: float, known: bool) -> Iterator[Cause]:
     """A held lane has its own alert; a backlog that was known before the hold is not called over by it, though."""
-    if not lane.limit_per_minute or (lane.held and not known):
+    if lane.held and not known:
+        return
+    if lane.backlog and lane.day_used >= (DAY_ENDS if known else 1):
+        yield _day_over(lane, now)
+        return
+    if not lane.limit_per_minute:
         return
     minutes = lane.backlog / lane.limit_per_minute
     if minutes <= (BACKLOG_ENDS if known else BACKLOG_BEGINS):
@@ -145,6 +159,22 @@ def _backlog(lane: LaneFacts, now: float, known: bool) -> Iterator[Cause]:
         reason=f"{lane.backlog} messages wait, and {_whom(lane, mailbox)} may send {lane.limit_per_minute} a minute.",
         remedy=_advice(lane),
         evidence=f"{lane.backlog} / {lane.limit_per_minute} a minute = {math.ceil(minutes)} minutes",
+        since=now,
+        lane=lane.lane,
+        messages=lane.backlog,
+    )
+
+
+def _day_over(lane: LaneFacts, now: float) -> Cause:
+    mailbox = lane_parts(lane.lane)[1]
+    share = math.floor(lane.day_used * 100)
+    return Cause(
+        key=f"backlog:{lane.lane}",
+        title=f"Mail of {mailbox} waits for the day's limit",
+        reason=f"{lane.backlog} messages wait: {_whom(lane, mailbox)} has used {share} % of its recipients in 24 hours.",
+        remedy="It goes on by itself as the day moves on. For more each day, spread the mail over a pool of mailboxes "
+        "(`login: [a, b]` under `senders:`), or use a bulk mailing service.",
+        evidence=f"{share} % of recipients_per_day used, {lane.backlog} messages wait",
         since=now,
         lane=lane.lane,
         messages=lane.backlog,

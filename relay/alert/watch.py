@@ -130,7 +130,8 @@ class Watch:
 
     def _present(self, cause: Cause, now: float) -> News | None:
         record = self._records.get(cause.key)
-        if record is None or (record.over and (record.heard or not record.before)):
+        stepped = record is not None and not record.over and record.cause.step != cause.step
+        if record is None or stepped or (record.over and (record.heard or not record.before)):
             record = self._records[cause.key] = _Record(cause)
         elif record.over:
             record.resume()

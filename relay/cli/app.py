@@ -18,6 +18,8 @@ from relay.errors import RelayError
 
 MODULES: dict[str, str] = {
     "run": "relay.cli.run",
+    "setup": "relay.cli.setup",
+    "check": "relay.cli.check",
     "status": "relay.cli.status",
     "queue": "relay.cli.queue",
     "trace": "relay.cli.trace",
@@ -25,6 +27,8 @@ MODULES: dict[str, str] = {
     "health": "relay.cli.health",
     "password": "relay.cli.password",
     "config": "relay.cli.config",
+    "certificate": "relay.cli.certificate",
+    "login": "relay.cli.login",
     "simulator": "relay.simulator.cli",
     "demo": "relay.cli.demo",
 }

@@ -10,6 +10,8 @@ from typing import Any
 
 import typer
 
+from relay.figures import duration as duration
+from relay.figures import octets as octets
 from relay.logs import visible
 
 WIDE = 240
@@ -36,33 +38,6 @@ def local(moment: float | str | None) -> str:
         return then.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError):
         return visible(str(moment))
-
-
-def octets(size: float | None) -> str:
-    """A size for people: ``512 B``, ``8.0 MB`` (powers of 1024)."""
-    if size is None:
-        return ""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TB"
-
-
-def duration(seconds: float | None) -> str:
-    """A duration for people: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    if seconds is None:
-        return ""
-    whole = round(seconds)
-    if whole < 100:
-        return f"{whole} s"
-    minutes = whole // 60
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 def emit_json(value: Any) -> None:

@@ -22,7 +22,7 @@ from relay.cli.output import (
     show_table,
 )
 from relay.cli.shapes import message_shape
-from relay.cli.spooled import PAGE, pages, wake, with_spool
+from relay.cli.spooled import pages, wake, with_spool
 from relay.logs import visible
 from relay.spool.contract import Filter, MessageView
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LISTED = 100
 """Messages that `list` shows a person without ``--limit``."""
 COUNTED = 10_000
-"""Messages beyond those shown that `list` counts one by one, where no sum is at hand."""
+"""Messages that are counted one by one, where no sum is at hand; beyond, it says "at least" or "or more"."""
 
 queue_app = typer.Typer(help="See and steer what is queued.", no_args_is_help=True)
 
@@ -222,7 +222,7 @@ def _acts(
     _must_name(wanted, everything)
     settings = settings_of(config)
     if not wanted.ids and not yes:
-        _confirm(verb, with_spool(settings, lambda spool: spool.find(wanted, limit=PAGE)))
+        _confirm(verb, with_spool(settings, lambda spool: _count(spool, wanted)))
     done = with_spool(settings, lambda spool: act(spool, verb, wanted))
     answered = done.tells and wake(settings, done.lanes)
     _summarise(done, answered, as_json)
@@ -241,11 +241,16 @@ def _must_name(wanted: Filter, everything: bool) -> None:
         usage("name the messages: by id, by a filter such as --state or --lane, or --all")
 
 
-def _confirm(verb: str, found: list[MessageView]) -> None:
+async def _count(spool: Spool, wanted: Filter) -> int:
+    """How many match, counted up to a bound."""
+    return sum([len(page) async for page in pages(spool, wanted, COUNTED)])
+
+
+def _confirm(verb: str, found: int) -> None:
     """Ask a person before a filter acts on more than one message; without a person, ``--yes`` must say so."""
-    if len(found) < 2:
+    if found < 2:
         return
-    many = f"{len(found)} or more" if len(found) >= PAGE else str(len(found))
+    many = f"{found} or more" if found >= COUNTED else str(found)
     if not _has_person():
         usage(f"{verb} would act on {many} messages and there is no terminal to ask; add --yes to do it")
     if not typer.confirm(f"{verb} {many} messages?", err=True):
@@ -309,6 +314,10 @@ def export(
     recipient: ToRecipient = None,
     older_than: OlderThan = None,
     reason: ForReason = None,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", hidden=True, help="As the other verbs have it; an export never asks."),
+    ] = False,
     config: ConfigPath = None,
     as_json: AsJson = False,
 ) -> None:

@@ -52,6 +52,9 @@ def show(shape: Shape) -> None:
     _lanes(shape.get("lanes", ()))
     for lane in shape.get("lanes", ()):
         _trouble(lane)
+    for hold in shape.get("holds", ()):
+        _apart(hold)
+    _transports(shape.get("transports", ()))
     _tokens(shape.get("tokens", ()))
     _credentials(shape.get("credentials", ()))
     _spool(shape.get("spool") or {})
@@ -94,6 +97,27 @@ def _trouble(lane: Shape) -> None:
         typer.echo(f"  remedy: {visible(str(lane['remedy']))}")
 
 
+def _apart(hold: Shape) -> None:
+    """Mail that is held although its lane is open: one sender's, or single messages. Lanes say their own holds."""
+    if hold.get("scope") not in ("sender", "message"):
+        return
+    name = visible(str(hold.get("key")).replace("|", ": ", 1))
+    whose = "mail of one sender" if hold["scope"] == "sender" else "some messages"
+    typer.echo(f"\n{name}: {whose} held since {local(hold.get('since'))}")
+    typer.echo(f"  why:    {visible(str(hold.get('reason')))}")
+    if hold.get("evidence"):
+        typer.echo(f"  said:   {visible(str(hold['evidence']))}")
+    if hold.get("remedy"):
+        typer.echo(f"  remedy: {visible(str(hold['remedy']))}")
+
+
+def _transports(transports: Sequence[Shape]) -> None:
+    for one in transports:
+        name, transport = visible(str(one.get("upstream"))), visible(str(one.get("transport")))
+        since = f" since {local(one.get('since'))}" if one.get("since") else ""
+        typer.echo(f"\n{name} sends by {transport}{since}: {visible(str(one.get('why')))}")
+
+
 def _tokens(tokens: Sequence[Shape]) -> None:
     rows = [
         (one.get("upstream"), one.get("resource"), local(one.get("expires")), one.get("error"))
@@ -105,10 +129,46 @@ def _tokens(tokens: Sequence[Shape]) -> None:
 
 
 def _credentials(credentials: Sequence[Shape]) -> None:
-    rows = [(one.get("upstream"), one.get("kind"), one.get("expires") or "not known") for one in credentials]
+    rows = [
+        (
+            one.get("upstream"),
+            one.get("kind"),
+            local(one.get("expires")) or _no_end(one),
+            one.get("days_left"),
+            _use(one),
+        )
+        for one in credentials
+    ]
     if rows:
         typer.echo("")
-        show_table("Credentials", ("upstream", "kind", "expires"), rows)
+        show_table(
+            "Credentials", ("upstream", "kind", "expires", "days left", "state"), rows, right=("days left",)
+        )
+    for one in credentials:
+        if one.get("error"):
+            name = visible(f"{one.get('upstream')}: {one.get('slot')} ({one.get('kind')})")
+            typer.echo(f"\n{name}: {visible(str(one['error']))}")
+            typer.echo(f"  remedy: {visible(str(one.get('remedy') or ''))}")
+
+
+def _no_end(credential: Shape) -> str:
+    """A managed identity and a workload's token have no end that one could wait for."""
+    endless = credential.get("kind") in ("managed_identity", "federated_token_file")
+    return "does not end" if endless else "not known"
+
+
+def _use(credential: Shape) -> str:
+    """What a person wants to know about one of two credentials; and of one that renews itself."""
+    words = []
+    if credential.get("slot") == "next_credential":
+        words.append("second")
+    if credential.get("error"):
+        words.append("does not work")
+    elif credential.get("in_use"):
+        words.append("in use")
+    if credential.get("rotates"):
+        words.append("renewed by relay")
+    return ", ".join(words)
 
 
 def _spool(spool: Shape) -> None:

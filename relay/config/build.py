@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from relay import settings as to
 from relay.config import files
 from relay.config.clouds import CLOUDS
+from relay.config.credentials import Credentials
 from relay.config.findings import Findings
 from relay.config.model import (
     DEFAULT_BIND,
@@ -20,7 +22,7 @@ from relay.config.model import (
     WebSection,
 )
 from relay.config.secrets import SecretReader
-from relay.config.values import GUID, compile_pattern, is_loopback, split_bind
+from relay.config.values import compile_pattern, is_loopback, split_bind
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
@@ -33,6 +35,7 @@ class Builder:
         self._config = config
         self._secrets = secrets
         self._findings = findings
+        self._credentials = Credentials(secrets, findings)
 
     def settings(self, source: str) -> to.Settings:
         """Everything. Of use only when the findings hold no fault afterwards."""
@@ -60,7 +63,7 @@ class Builder:
             from_email=upstream.from_email,
             tenant_id=upstream.tenant_id,
             client_id=upstream.client_id,
-            credential=self._credential(upstream, path),
+            credential=self._credentials.first(upstream, path),
             host=upstream.host or cloud.host,
             port=upstream.port,
             timeout=upstream.timeout,
@@ -75,7 +78,12 @@ class Builder:
             proxy=upstream.proxy,
             limits=to.MailboxLimits(**dict(upstream.limits)),
             client_secret_expires=upstream.client_secret_expires,
+            next_credential=self._credentials.following(upstream, path),
+            next_secret_expires=self._next_expires(upstream),
         )
+
+    def _next_expires(self, upstream: UpstreamSection) -> datetime.date | None:
+        return upstream.next_credential.client_secret_expires if upstream.next_credential else None
 
     def _authorities(self, upstream: UpstreamSection, path: str) -> Path | None:
         if upstream.ca_file is None:
@@ -83,38 +91,6 @@ class Builder:
         file = files.readable(upstream.ca_file, f"{path}.ca_file", self._findings)
         files.check_authorities(file, f"{path}.ca_file", self._findings)
         return file
-
-    def _credential(self, upstream: UpstreamSection, path: str) -> to.Credential:
-        if upstream.certificate is not None:
-            return self._certificate(upstream, f"{path}.certificate")
-        if upstream.managed_identity is not None:
-            named = upstream.managed_identity
-            return to.ManagedIdentity(None if named == "system" else named)
-        if upstream.federated_token_file is not None:
-            return self._federated(upstream.federated_token_file, f"{path}.federated_token_file")
-        where = f"{path}.client_secret"
-        if upstream.client_secret is None:
-            return to.ClientSecret(to.Secret(""))
-        secret = self._secrets.read(upstream.client_secret, where)
-        if GUID.fullmatch(secret.reveal().strip()):
-            self._findings.warn(where, "this looks like the secret's ID; the guide's step 5 needs the Value")
-        return to.ClientSecret(secret)
-
-    def _certificate(self, upstream: UpstreamSection, path: str) -> to.Certificate:
-        given = upstream.certificate
-        assert given is not None
-        file = files.readable(given.file, f"{path}.file", self._findings, private=True)
-        phrase = None
-        if given.passphrase is not None:
-            phrase = self._secrets.read(given.passphrase, f"{path}.passphrase")
-        return to.Certificate(file, phrase)
-
-    def _federated(self, text: str, path: str) -> to.FederatedTokenFile:
-        file = files.resolve(text, path, self._findings)
-        # Only a warning: it is read again at each token request, and platforms write it late.
-        if not file.exists():
-            self._findings.warn(path, f"the file {file} does not exist yet")
-        return to.FederatedTokenFile(file)
 
     def _listener(self, listener: ListenerSection, path: str) -> to.Listener:
         host, port = split_bind(listener.bind)
@@ -185,4 +161,4 @@ class Builder:
         certificate = key = None
         if web.tls is not None:
             certificate, key = self._pair(web.tls.certificate, web.tls.key, "web.tls")
-        return to.Web(web.bind, host, port, password, certificate, key)
+        return to.Web(web.bind, host, port, password, certificate, key, tuple(n.lower() for n in web.names))

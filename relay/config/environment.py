@@ -13,7 +13,7 @@ from relay.config.tree import close
 
 Data = dict[str, Any]
 
-_CREDENTIALS = ("client_secret", "certificate", "managed_identity", "federated_token_file")
+_CREDENTIALS = ("client_secret", "certificate", "managed_identity", "federated_token_file", "user_login")
 _REFERENCE = re.compile(r"(env|file|credential|keyring):")
 _KUBERNETES = re.compile(r"RELAY_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_[0-9]+_(TCP|UDP)\w*)?)")
 
@@ -33,6 +33,16 @@ VARIABLES = (
     Variable("RELAY_CLIENT_SECRET", "upstreams[0].client_secret", "The client secret's Value."),
     Variable(
         "RELAY_CLIENT_SECRET_FILE", "upstreams[0].client_secret", "File that holds the client secret's Value."
+    ),
+    Variable(
+        "RELAY_CLIENT_SECRET_NEXT",
+        "upstreams[0].next_credential.client_secret",
+        "The second client secret's Value, for a change without a gap.",
+    ),
+    Variable(
+        "RELAY_CLIENT_SECRET_NEXT_FILE",
+        "upstreams[0].next_credential.client_secret",
+        "File that holds the second client secret's Value.",
     ),
     Variable("RELAY_FROM_EMAIL", "upstreams[0].from_email", "The default sender, a mailbox of the tenant."),
     Variable("RELAY_SERVER_NAME", "upstreams[0].server_name", "Any logical name."),
@@ -127,6 +137,24 @@ def _set_secret_file(data: Data, variable: Variable, value: str, findings: Findi
     _set_secret(data, variable, f"file:{value.strip()}", findings)
 
 
+def _set_next_secret(data: Data, variable: Variable, value: str, findings: Findings) -> None:
+    """Replaces what the file says of the next credential."""
+    if findings.origin.variables.get(variable.path) == "RELAY_CLIENT_SECRET_NEXT":
+        findings.fault(
+            variable.path, f"RELAY_CLIENT_SECRET_NEXT and {variable.name} are both set", "set one of them"
+        )
+        return
+    upstream = _first(data, "upstreams")
+    if upstream is None:
+        return
+    if variable.name.endswith("_FILE"):
+        reference = f"file:{value.strip()}"
+    else:
+        reference = value.strip() if _REFERENCE.match(value.strip()) else f"env:{variable.name}"
+    upstream["next_credential"] = {"client_secret": reference}
+    findings.origin.variables[variable.path] = variable.name
+
+
 def _set_web_password(data: Data, variable: Variable, value: str, findings: Findings) -> None:
     reference = value.strip() if _REFERENCE.match(value.strip()) else f"env:{variable.name}"
     _set_plain(data, variable, reference, findings)
@@ -163,6 +191,8 @@ _Setter = Callable[[Data, Variable, str, Findings], None]
 _SETTERS: dict[str, _Setter] = {
     "RELAY_CLIENT_SECRET": _set_secret,
     "RELAY_CLIENT_SECRET_FILE": _set_secret_file,
+    "RELAY_CLIENT_SECRET_NEXT": _set_next_secret,
+    "RELAY_CLIENT_SECRET_NEXT_FILE": _set_next_secret,
     "RELAY_WEB_PASSWORD": _set_web_password,
     "RELAY_LISTEN": _set_listen,
     "RELAY_ALLOW": _set_allow,

@@ -28,8 +28,18 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     """
     environ = os.environ if environ is None else environ
     file = path or find(environ)
+    return _loaded(file, yamlfile.read(file) if file is not None else yamlfile.Document(), environ)
+
+
+def load_text(text: str, path: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Like `load`, for a text that is to become the file at this path: nothing is written."""
+    document = yamlfile.parse(text.removeprefix("\ufeff"), str(path))
+    return _loaded(path, document, os.environ if environ is None else environ)
+
+
+def _loaded(file: Path | None, document: yamlfile.Document, environ: Mapping[str, str]) -> Settings:
     findings = Findings(Origin(file))
-    data = _document(file, findings)
+    data = _document(file, document, findings)
     settings = _settings(data, environ, findings)
     if findings.faults or settings is None:
         raise ConfigError(_in_order(findings.faults))
@@ -55,10 +65,9 @@ def _present(file: Path) -> bool:
     return True
 
 
-def _document(file: Path | None, findings: Findings) -> object:
+def _document(file: Path | None, document: yamlfile.Document, findings: Findings) -> object:
     if file is None:
         return {}
-    document = yamlfile.read(file)
     findings.origin.lines.update(document.lines)
     findings.faults += document.faults
     files.warn_if_public(file, "", findings)
@@ -79,7 +88,9 @@ def _settings(data: object, environ: Mapping[str, str], findings: Findings) -> S
     if config is None:
         return None
     check(config, findings)
-    return Builder(config, SecretReader(environ, findings), findings).settings(_source(findings.origin))
+    settings = Builder(config, SecretReader(environ, findings), findings).settings(_source(findings.origin))
+    origin = findings.origin
+    return dataclasses.replace(settings, file=origin.file, variables=tuple(origin.variables.items()))
 
 
 def _nothing_found() -> Fault:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from relay.config.credential_model import CertificateFile, NextCredential, UserLoginSection
 from relay.config.fields import (
     GB,
     MB,
@@ -58,17 +59,6 @@ DEFAULT_SPOOL = (
 # The stand-ins differ from each other so that they cause no further fault.
 _TENANT = "7f1c0c5e-5a7b-4a6e-9d3f-2b8f6f1f0a01"
 _CLIENT = "b7a0d3f2-91c4-4c55-8e0a-6c1b2d3e4f05"
-
-
-class CertificateFile(Section):
-    """upstreams[].certificate"""
-
-    file: FilePath = Field(
-        description="PFX file, or a PEM that holds certificate and key.", examples=["app.pfx"]
-    )
-    passphrase: SecretText | None = Field(
-        None, repr=False, description="Passphrase of the file (a secret value)."
-    )
 
 
 class UpstreamLimits(Section):
@@ -122,6 +112,13 @@ class UpstreamSection(Section):
     federated_token_file: FilePath | None = Field(
         None, description="File with the token of a workload identity; instead of client_secret."
     )
+    user_login: UserLoginSection | None = Field(
+        None,
+        description="The user of from_email, who signs in once with `relay login`; instead of client_secret.",
+    )
+    next_credential: NextCredential | None = Field(
+        None, description="A second credential, used when the first is refused: for a change without a gap."
+    )
     port: Annotated[int, *whole(1, 65535)] = Field(587, description="SMTP submission port, STARTTLS.")
     timeout: Duration = Field(120.0, description="Longest wait for each network step upstream.")
     batch_size: Batch = Field(
@@ -132,7 +129,8 @@ class UpstreamSection(Section):
         None, description="SMTP host; the cloud's own (smtp.office365.com) when not given."
     )
     transport: Annotated[str, *choice("auto", "smtp", "graph")] = Field(
-        "auto", description="How mail is submitted; auto reads the token's permissions and decides."
+        "auto",
+        description="How mail is submitted: smtp, graph, or auto, which decides by the token's permissions: graph.md.",
     )
     cloud: Annotated[str, *choice("public", "gcc-high", "dod", "china")] = Field(
         "public",
@@ -311,9 +309,14 @@ class WebSection(PasswordSection):
 
     bind: Bind = Field("127.0.0.1:8025", description="Address and port of the page.")
     password: SecretText | None = Field(
-        None, repr=False, description="argon2id hash, made with `relay password` (a secret value)."
+        None,
+        repr=False,
+        description="argon2id hash, made with `relay password` (a secret value). Without it a one-time link is printed.",
     )
     tls: WebTlsSection | None = Field(None, description="Certificate and key of the page.")
+    names: tuple[Host, ...] = Field(
+        (), description="Further names the page is called by, such as a reverse proxy's; others are refused."
+    )
 
 
 class LogSection(Section):

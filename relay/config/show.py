@@ -44,21 +44,46 @@ def schema() -> dict[str, Any]:
 
 def _upstream(upstream: of.Upstream) -> dict[str, Any]:
     shown = _plain(upstream)
-    for name in ("credential", "smtp_scope", "graph_scope"):
+    for name in ("credential", "smtp_scope", "graph_scope", "next_credential", "next_secret_expires"):
         del shown[name]
     order = {"server_name": shown.pop("name"), "from_email": shown.pop("from_email"),
              "tenant_id": shown.pop("tenant_id"), "client_id": shown.pop("client_id")}  # fmt: skip
-    return {**order, **_credential(upstream.credential), **shown, "proxy": _url(upstream.proxy)}
+    return {
+        **order,
+        **_credential(upstream.credential),
+        "next_credential": _next(upstream),
+        **shown,
+        "proxy": _url(upstream.proxy),
+    }
+
+
+def _next(upstream: of.Upstream) -> dict[str, Any] | None:
+    if upstream.next_credential is None:
+        return None
+    shown = _credential(upstream.next_credential)
+    if isinstance(upstream.next_credential, of.ClientSecret):
+        shown["client_secret_expires"] = _plain(upstream.next_secret_expires)
+    return shown
 
 
 def _credential(credential: of.Credential) -> dict[str, Any]:
     if isinstance(credential, of.ClientSecret):
         return {"client_secret": _secret(credential.secret)}
     if isinstance(credential, of.Certificate):
-        return {"certificate": {"file": str(credential.file), "passphrase": _secret(credential.passphrase)}}
+        return {"certificate": _certificate(credential)}
     if isinstance(credential, of.ManagedIdentity):
         return {"managed_identity": credential.client_id or "system"}
+    if isinstance(credential, of.UserLogin):
+        return {"user_login": {"file": str(credential.file), "key": _secret(credential.key)}}
     return {"federated_token_file": str(credential.file)}
+
+
+def _certificate(certificate: of.Certificate) -> dict[str, Any]:
+    shown = {"file": str(certificate.file), "passphrase": _secret(certificate.passphrase)}
+    if certificate.rotation is None:
+        return shown
+    rotation = _plain(certificate.rotation)
+    return {**shown, "rotate": rotation.pop("automatic"), **rotation}
 
 
 def _listener(listener: of.Listener) -> dict[str, Any]:
@@ -84,7 +109,7 @@ def _web(web: of.Web | None) -> dict[str, Any] | None:
     if web is None:
         return None
     tls = {"certificate": str(web.certificate), "key": str(web.key)} if web.certificate else None
-    return {"bind": web.bind, "password": _secret(web.password), "tls": tls}
+    return {"bind": web.bind, "password": _secret(web.password), "tls": tls, "names": list(web.names)}
 
 
 def _secret(secret: of.Secret | None) -> str | None:

@@ -30,24 +30,6 @@ UPCOMING = (
         lambda settings: settings.spool.url.startswith("postgresql:"),
         "this release has no PostgreSQL spool yet; use sqlite:////path/spool.db",
     ),
-    Upcoming(
-        "upstreams[].transport",
-        "warn",
-        lambda settings: any(upstream.transport == "graph" for upstream in settings.upstreams),
-        "`graph` arrives with a later release; until then mail of this upstream waits in the queue",
-    ),
-    Upcoming(
-        "upstreams[].client_secret_expires",
-        "warn",
-        lambda settings: any(upstream.client_secret_expires for upstream in settings.upstreams),
-        "reminders arrive with a later release; note the day elsewhere as well",
-    ),
-    Upcoming(
-        "web",
-        "warn",
-        lambda settings: settings.web is not None,
-        "the administrator's page arrives with a later release; until then nothing listens there",
-    ),
 )
 
 

@@ -12,7 +12,7 @@ from relay.deliver.contract import Begin
 from relay.deliver.fitting import fit
 from relay.deliver.parcel import Carrier, Parcel
 from relay.deliver.table import AGAIN
-from relay.message import Body, Client, Content, Outcome, Reply, Report, Result, Scope
+from relay.message import Body, Client, Content, Outcome, Recipient, Reply, Report, Result, Scope
 from relay.rewrite.contract import Refused, Rewritten, Route
 from relay.spool.contract import Claim
 
@@ -121,7 +121,7 @@ class Attempt:
         needed = not (mail_from.isascii() and all(one.address.isascii() for one in envelope.recipients))
         return Parcel(
             mail_from,
-            envelope.recipients,
+            envelope.recipients if self._keeps_sender(route) else tuple(map(_unasked, envelope.recipients)),
             header,
             body,
             len(header) + body.size,
@@ -138,6 +138,10 @@ class Attempt:
         if route.from_address:
             return route.from_address
         return (kept[0] if kept else self._claim.envelope.sender) or self._carrier.mailbox
+
+    def _keeps_sender(self, route: Route) -> bool:
+        """Whether reports of the next server reach who asked for them: the return path stays as it was."""
+        return self._mail_from(route).lower() == self._claim.envelope.sender.lower()
 
     def _weigh(self, parcel: Parcel) -> Outcome | None:
         """Why it cannot be sent at all, found before a connection is troubled with it."""
@@ -156,7 +160,11 @@ class Attempt:
         first = next(iter(outcomes.values()))
         if first.result is not Result.SENT or len(outcomes) > 1:
             outcomes = {address: self._once_more(outcome) for address, outcome in outcomes.items()}
-        return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes))
+        details = self._details(rewritten, outcomes, parcel)
+        left = sum(one.address not in outcomes for one in self._claim.envelope.recipients)
+        if left:
+            details["left"] = f"{left} recipients wait for their turn under the mailbox's limits"
+        return Report(outcomes, beyond(outcomes), details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
         """Some refusals are believed only when they come twice."""
@@ -169,8 +177,12 @@ class Attempt:
         outcomes = {one.address: outcome for one in self._claim.envelope.recipients}
         return Report(outcomes, beyond(outcomes), details=self._details(rewritten, outcomes))
 
-    def _details(self, rewritten: Rewritten | None, outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    def _details(
+        self, rewritten: Rewritten | None, outcomes: Mapping[str, Outcome], parcel: Parcel | None = None
+    ) -> dict[str, str]:
         details = self._carrier.details()
+        if details.pop("dsn", "") and parcel is not None and _asks_success(parcel):
+            details["dsn"] = "passed on"
         if rewritten is not None:
             details["from_before"] = rewritten.from_before
             details["from_after"] = rewritten.from_after
@@ -180,6 +192,19 @@ class Attempt:
         if reply is not None:
             details["reply"] = str(reply)
         return details
+
+
+def _asks_success(parcel: Parcel) -> bool:
+    return any("SUCCESS" in (one.notify or "").upper() for one in parcel.recipients)
+
+
+def _unasked(recipient: Recipient) -> Recipient:
+    """The recipient without a wish for a notice of success: it would go to a mailbox that never asked (RFC 3461, 5.2.7)."""
+    wishes = (recipient.notify or "").upper().split(",")
+    if "SUCCESS" not in wishes:
+        return recipient
+    left = ",".join(one for one in wishes if one != "SUCCESS")
+    return replace(recipient, notify=left or "NEVER")
 
 
 REACH = {Scope.SENDER: 1, Scope.LANE: 2, Scope.UPSTREAM: 3}

@@ -5,15 +5,46 @@ The schedule room imports this module and nothing else of `deliver`; both transp
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from typing import Protocol
 
-from relay.message import Content, Report
+from relay.message import Content, Outcome, Report
 from relay.spool.contract import Claim
 
-Begin = Callable[[], Awaitable[None]]
-"""Writes the attempt down. A transport starts it when it starts a message and awaits it before end of data
-(SMTP) or before the request body is complete (Graph); it is called at most once per submit."""
+
+class Begin(Protocol):
+    """Leave to submit one message, perhaps in several submissions (SMTP transactions, Graph requests), one by one.
+
+    For each submission: `room`, then the call. Calling alone means one submission to all recipients.
+    """
+
+    def room(self, recipients: int) -> int:
+        """Set aside the next submission, to at most so many recipients; how many it may have.
+
+        Fewer where Exchange takes no more in one message, or the day's limit leaves no more. 0 means none now (a
+        limit is reached, the lane is held, relay stops): the transport ends there and leaves the recipients that
+        are left out of its report; they go back to the queue untried. Never 0 for the first one.
+        """
+        ...
+
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        """What came of the submission: it was to so many in the end, and these (by address) have it.
+
+        Written down with the next one, so that a crash in the middle of a split message repeats no finished part.
+        """
+        ...
+
+    def crowded(self, most: int) -> None:
+        """Exchange took no more than so many recipients in one message, and refused the rest for that (452 4.5.3).
+
+        `room` gives no more from now on, for this message and for later ones of the mailbox.
+        """
+        ...
+
+    async def __call__(self) -> None:
+        """Write the submission down; raises SpoolError. A transport starts it when the submission starts and
+        awaits it before end of data (SMTP) or before the request body is complete (Graph)."""
+        ...
 
 
 class Connection(Protocol):
@@ -29,7 +60,9 @@ class Connection(Protocol):
         ...
 
     async def submit(self, claim: Claim, content: Content, begin: Begin) -> Report:
-        """Route and rewrite by today's rules, submit, and report on every recipient. Never raises for a mail fault.
+        """Route and rewrite by today's rules, submit, and report on every recipient that `Begin.room` let go.
+
+        Never raises for a mail fault.
 
         A connection that broke reports that too (and is no longer usable). Cancelling it leaves the
         message's fate unknown if ``begin`` was already called.

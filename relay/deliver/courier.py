@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from relay import events
 from relay.clock import Clock
 from relay.deliver.attempt import Rewrite, Router, Rules
+from relay.deliver.choice import Choice, Choices, Forced, Memory
 from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Connection
-from relay.deliver.login import Door, log_in
+from relay.deliver.graph.witness import Witness
+from relay.deliver.login import Door, log_in, token_outcome
 from relay.deliver.smtp import SmtpConnection
+from relay.errors import TokenError
 from relay.message import Outcome, Result, Scope, Trouble
 from relay.rewrite.pipeline import rewrite
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name
-from relay.tokens.contract import TokenSource
+from relay.tokens.contract import Resource, TokenSource
 
+if TYPE_CHECKING:
+    from relay.deliver.graph.client import GraphClient
+    from relay.deliver.graph.connection import GraphConnection
+
+GRAPH_AT_ONCE = 4
+"""Requests to Graph at once of one app (facts 6.6: 4, by some pages over all its mailboxes)."""
 Opener = Callable[[Upstream, str], Awaitable[Connection]]
 """How one transport opens a connection for a mailbox of an upstream."""
 
@@ -49,6 +60,7 @@ class RelayCourier:
         hostname: str,
         clock: Clock,
         rewrite: Rewrite = rewrite,
+        memory: Memory | None = None,
     ) -> None:
         self._settings = settings
         self._tokens = tokens
@@ -57,7 +69,29 @@ class RelayCourier:
         self._clock = clock
         self._numbers = itertools.count(1)
         self._contexts: dict[str, asyncio.Task[ssl.SSLContext]] = {}
-        self._openers: dict[str, Opener] = {"smtp": self._open_smtp, "auto": self._open_smtp}
+        self._clients: dict[str, GraphClient] = {}
+        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(GRAPH_AT_ONCE)
+        )
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._choices = Choices(self._open_smtp, self._open_graph, clock, memory)
+        self._openers: dict[str, Opener] = {
+            "smtp": self._open_smtp,
+            "graph": lambda upstream, mailbox: self._open_graph(upstream, mailbox, Forced()),
+            "auto": self._open_auto,
+        }
+
+    async def recall(self) -> None:
+        """Once at start: what ``transport: auto`` decided before. Raises SpoolError."""
+        await self._choices.recall()
+
+    def revisit(self) -> None:
+        """An administrator may have changed permissions: ``transport: auto`` decides anew."""
+        self._choices.revisit()
+
+    def choice(self, upstream: str) -> Choice | None:
+        """What ``transport: auto`` has decided for an upstream; None before that."""
+        return self._choices.of(upstream)
 
     def update(self, settings: Settings, router: Router, tokens: Mapping[str, TokenSource]) -> None:
         """A reload: queued mail follows the new rules at once; logins of a changed upstream are not used again."""
@@ -65,6 +99,12 @@ class RelayCourier:
         self._tokens = tokens
         self._rules.router = router
         self._contexts.clear()
+        for client in self._clients.values():
+            task = asyncio.ensure_future(client.retire())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._clients.clear()
+        self._choices.revisit()
 
     async def open(self, upstream: str, mailbox: str) -> Connection:
         """A login for that lane, by the upstream's transport. Raises Trouble."""
@@ -72,22 +112,48 @@ class RelayCourier:
             settings = self._settings.upstream(upstream)
         except KeyError:
             raise Trouble(_unknown(upstream)) from None
-        opener = self._openers.get(settings.transport)
-        if opener is None:
-            raise Trouble(_no_transport(settings.transport))
-        return await opener(settings, mailbox)
+        return await self._openers[settings.transport](settings, mailbox)
 
     async def close(self) -> None:
-        """Let go of the TLS contexts; token sources belong to whoever made them."""
+        """Let go of TLS contexts and Graph's sessions; token sources belong to whoever made them."""
         for task in self._contexts.values():
             task.cancel()
         self._contexts.clear()
+        closing = (client.close() for client in self._clients.values())
+        await asyncio.gather(*closing, *self._retiring, return_exceptions=True)
+        self._clients.clear()
 
-    async def _open_smtp(self, upstream: Upstream, mailbox: str) -> Connection:
+    async def _open_auto(self, upstream: Upstream, mailbox: str) -> Connection:
+        return await self._choices.open(upstream, mailbox, self._tokens_of(upstream))
+
+    def _tokens_of(self, upstream: Upstream) -> TokenSource:
         tokens = self._tokens.get(upstream.name)
         if tokens is None:
             raise Trouble(_unknown(upstream.name))
-        door = Door(upstream, tokens, await self._context(upstream), self._hostname)
+        return tokens
+
+    async def _open_graph(self, upstream: Upstream, mailbox: str, witness: Witness) -> Connection:
+        make_client, make_connection = await asyncio.to_thread(_graph_parts)
+        context = await self._context(upstream)
+        client = self._clients.get(upstream.name)
+        if client is None:  # shared: HTTP connections and the app's requests at once are counted there
+            client = self._clients[upstream.name] = make_client(
+                upstream, self._tokens_of(upstream), context, self._gates[upstream.client_id]
+            )
+        try:
+            await client.tokens.token(Resource.GRAPH)
+        except TokenError as error:
+            raise Trouble(token_outcome(error)) from error
+        number = next(self._numbers)
+        events.login(
+            lane=lane_name(upstream.name, mailbox), transport="graph", host=client.host, connection=number
+        )
+        return make_connection(
+            client, mailbox, self._rules, self._clock, witness, number=number,
+            current=lambda: self._is_current(upstream))  # fmt: skip
+
+    async def _open_smtp(self, upstream: Upstream, mailbox: str) -> Connection:
+        door = Door(upstream, self._tokens_of(upstream), await self._context(upstream), self._hostname)
         session = await log_in(door, mailbox)
         number = next(self._numbers)
         events.login(lane=lane_name(upstream.name, mailbox), transport="smtp", host=upstream.host, tls=session.tls,
@@ -114,14 +180,16 @@ class RelayCourier:
             raise Trouble(judge_fault("ca-file", detail=detail)) from error
 
 
+def _graph_parts() -> tuple[type[GraphClient], type[GraphConnection]]:
+    """Loaded when first needed, in a thread: aiohttp is slow to load and large, and SMTP does without."""
+    from relay.deliver.graph.client import GraphClient
+    from relay.deliver.graph.connection import GraphConnection
+
+    return GraphClient, GraphConnection
+
+
 def _unknown(upstream: str) -> Outcome:
     return Outcome(
         Result.HELD, Scope.UPSTREAM, None, f"There is no upstream named {upstream} in the configuration any more.",
         "Name it again under upstreams, or let the sender rules choose another one, and reload.",
         "upstream-missing", counts=False)  # fmt: skip
-
-
-def _no_transport(transport: str) -> Outcome:
-    return Outcome(
-        Result.HELD, Scope.UPSTREAM, None, f"The transport {transport} is not part of this release yet.",
-        "Set transport: smtp (or auto), and reload.", "transport-missing", counts=False)  # fmt: skip

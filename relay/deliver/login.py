@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import re
 import ssl
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from relay.deliver.tunnel import proxy_name, tunnel
 from relay.deliver.wire import Wire
 from relay.errors import TokenError
 from relay.message import Outcome, Reply, Result, Scope, Trouble
-from relay.settings import Upstream
+from relay.settings import Upstream, UserLogin
 from relay.tokens.contract import Resource, Token, TokenSource
 
 FRESH_TOKEN_HELPS = frozenset({"authentication-refused"})
 """Only the catch-all 535 may be cured by another token; the others name a switch that no token moves."""
+USER_REMEDY = (
+    "The user who signed in must be {mailbox} (`relay status` shows who it is; `relay login` changes it) and have allowed"
+    " SMTP.Send. In the Microsoft 365 admin center, Users, {mailbox}, Mail, Manage email apps, tick Authenticated SMTP."
+)
 MOST_CHALLENGES = 3
 MOST_WORDS = 300
 """Characters of Entra ID's own words that are kept."""
@@ -58,7 +63,18 @@ async def log_in(door: Door, mailbox: str) -> Session:
         if trouble.outcome.code not in FRESH_TOKEN_HELPS:
             raise
     door.tokens.discard(token)
-    return await Login(door, mailbox).run(await _token(door))
+    try:
+        return await Login(door, mailbox).run(await _token(door))
+    except Trouble as trouble:
+        raise _for_user(trouble, door, mailbox) from trouble
+
+
+def _for_user(trouble: Trouble, door: Door, mailbox: str) -> Trouble:
+    """A user's sign-in needs other grants than an application, and Exchange refuses both in the same words."""
+    of_user = isinstance(door.upstream.credential, UserLogin)
+    if not of_user or trouble.outcome.code not in FRESH_TOKEN_HELPS:
+        return trouble
+    return Trouble(dataclasses.replace(trouble.outcome, remedy=USER_REMEDY.format(mailbox=mailbox)))
 
 
 async def _token(door: Door) -> Token:

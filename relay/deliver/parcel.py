@@ -51,7 +51,7 @@ class Carrier(Protocol):
         ...
 
     async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
-        """Submit. Every recipient gets an outcome. Raises SpoolError when the stored message cannot be read."""
+        """Submit. An outcome for each recipient that ``begin`` had room for. Raises SpoolError (unreadable message)."""
         ...
 
     def details(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from aiosmtplib import SMTPException
@@ -58,6 +58,7 @@ class SmtpConnection:
             "host": upstream.host,
             "tls": session.tls,
             "connection": str(number),
+            **({"dsn": "offered"} if session.features.dsn else {}),
         }
 
     def __repr__(self) -> str:
@@ -115,14 +116,9 @@ class SmtpConnection:
         return None
 
     async def carry(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
-        """All recipients, in as many transactions as the limits ask for; ``begin`` runs beside the first."""
-        begun = asyncio.ensure_future(begin())
-        begun.add_done_callback(_retrieve)
+        """All recipients, in as many transactions as the limits ask for, or those that they leave room for."""
         try:
-            outcomes = await self._chunks(parcel, begun)
-            if not begun.done():
-                await asyncio.shield(begun)
-            begun.result()
+            outcomes = await self._chunks(parcel, begin)
         except BaseException:
             self._session.wire.abort()
             raise
@@ -131,15 +127,17 @@ class SmtpConnection:
             self._out_of_step = True
         return outcomes
 
-    async def _chunks(self, parcel: Parcel, begun: asyncio.Future[None]) -> dict[str, Outcome]:
+    async def _chunks(self, parcel: Parcel, begin: Begin) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
         waiting = list(parcel.recipients)
         most = self._session.most_recipients
         while waiting:
-            chunk, waiting = waiting[:most], waiting[most:]
-            transaction = Transaction(self._session, parcel, chunk, begun)
+            room = begin.room(min(most, len(waiting)))
+            if not room:
+                break
+            chunk, waiting = waiting[:room], waiting[room:]
             try:
-                await transaction.run()
+                transaction = await self._transaction(parcel, chunk, begin)
             except SpoolError:
                 if not outcomes:
                     raise
@@ -147,6 +145,7 @@ class SmtpConnection:
                 self._session.wire.abort()
                 _give_up(chunk + waiting, outcomes, judge_fault("connection-lost"))
                 break
+            begin.took(len(transaction.accepted), _sent(transaction.outcomes))
             outcomes.update(transaction.outcomes)
             if transaction.fault is not None:
                 _give_up(waiting, outcomes, transaction.fault)
@@ -158,9 +157,23 @@ class SmtpConnection:
             if transaction.crowded and not transaction.accepted:
                 outcomes.update(_patiently(transaction))
             elif transaction.crowded:
+                for one in transaction.crowded:
+                    outcomes.pop(one.address, None)  # not refused: their turn comes in another transaction
                 most = min(most, len(transaction.accepted))
+                begin.crowded(most)
                 waiting = transaction.crowded + waiting
         return outcomes
+
+    async def _transaction(self, parcel: Parcel, chunk: list[Recipient], begin: Begin) -> Transaction:
+        """One of them; it is written down while its envelope travels. Raises SpoolError."""
+        begun = asyncio.ensure_future(begin())
+        begun.add_done_callback(_retrieve)
+        transaction = Transaction(self._session, parcel, chunk, begun)
+        await transaction.run()
+        if not begun.done():
+            await asyncio.shield(begun)
+        begun.result()
+        return transaction
 
     def details(self) -> dict[str, str]:
         """Host, TLS version, the connection's number and the message's number on it."""
@@ -183,6 +196,10 @@ def _patiently(transaction: Transaction) -> dict[str, Outcome]:
         one.address: replace(transaction.outcomes[one.address], wait=None, counts=True)
         for one in transaction.crowded
     }
+
+
+def _sent(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    return {address: one for address, one in outcomes.items() if one.result is Result.SENT}
 
 
 def _give_up(recipients: list[Recipient], outcomes: dict[str, Outcome], fault: Outcome) -> None:

@@ -46,7 +46,7 @@ FAULTS: dict[str, Fault] = {
         Fault("starttls-injected", Scope.UPSTREAM, "Somebody between here and <host> added text before TLS began.",
               "Look for a device that intercepts port <port>.", Result.HELD),
         Fault("xoauth2-not-offered", Scope.UPSTREAM, "<host> port <port> does not offer OAuth2 logins (XOAUTH2).",
-              "Set host to smtp.office365.com and port to 587; or set transport: graph.", Result.HELD),
+              "Set host to smtp.office365.com and port to 587; or grant Graph's Mail.Send and set transport: auto.", Result.HELD),
         Fault("ca-file", Scope.UPSTREAM, "The file named by ca_file cannot be used.",
               "Name a readable PEM file that holds CA certificates.", Result.HELD),
         Fault("proxy-refused", Scope.UPSTREAM, "The proxy <proxy> refused the connection to <host> port <port>.",

@@ -15,9 +15,9 @@ PROBE = 900.0
 """Seconds between probes of a refused login: facts 1.2, every 10 to 15 minutes."""
 
 REFUSED_REMEDY = (
-    "If the app has only Graph Mail.Send, set transport: graph. For SMTP, either grant it SMTP.SendAsApp (Entra"
-    " admin center, App registrations, API permissions, APIs my organization uses, Office 365 Exchange Online,"
-    " Application permissions, then Grant admin consent) and in Exchange Online PowerShell run"
+    "With Graph's Mail.Send granted, transport: auto (or graph) needs none of this. For SMTP, either grant the app"
+    " SMTP.SendAsApp (Entra admin center, App registrations, API permissions, APIs my organization uses, Office 365"
+    " Exchange Online, Application permissions, then Grant admin consent) and in Exchange Online PowerShell run"
     " New-ServicePrincipal -AppId <client id> -ObjectId <object id of the Enterprise application> and"
     " Add-MailboxPermission -Identity <mailbox> -User <service principal> -AccessRights FullAccess; or assign the"
     " Exchange role: New-ManagementRoleAssignment -Role 'Application SMTP.SendAsApp' -App <client id>."
@@ -47,7 +47,8 @@ LOGIN_ROWS: tuple[Row, ...] = (
           "SMTP AUTH is switched off for the whole tenant, and the mailbox does not override it.",
           "In Exchange Online PowerShell run Set-CASMailbox <mailbox> -SmtpClientAuthenticationDisabled $false (this"
           " mailbox only), or Set-TransportConfig -SmtpClientAuthenticationDisabled $false (everybody); or in the"
-          " Exchange admin center, Settings, Mail flow, clear Turn off SMTP AUTH protocol. Or set transport: graph."),
+          " Exchange admin center, Settings, Mail flow, clear Turn off SMTP AUTH protocol. Or grant Graph's Mail.Send and"
+          " set transport: auto."),
     _held("smtp-auth-disabled-mailbox", "535", r"5\.7\.139", "disabled for the mailbox", Scope.LANE,
           "SMTP AUTH is switched off for the mailbox <mailbox>.",
           "In Exchange Online PowerShell run Set-CASMailbox <mailbox> -SmtpClientAuthenticationDisabled $false, or in"
@@ -58,7 +59,7 @@ LOGIN_ROWS: tuple[Row, ...] = (
     _held("security-defaults", "535", r"5\.7\.139", "security defaults policy", Scope.UPSTREAM,
           "Security defaults of the tenant block SMTP AUTH.",
           "In the Entra admin center, Overview, Properties, Manage security defaults, replace them by Conditional"
-          " Access policies; or set transport: graph, which they do not affect."),
+          " Access policies; or grant Graph's Mail.Send and set transport: auto, since Graph is not affected."),
     _held("conditional-access", "535", r"5\.7\.139", "did not meet the criteria", Scope.UPSTREAM,
           "A Conditional Access or other tenant policy refused the login; it can depend on the public IP address"
           " this machine sends from.",

@@ -143,7 +143,7 @@ HOLDS: tuple[Row, ...] = (
           "Publish SPF and DKIM for the domain: Microsoft Defender portal, Policies & rules, Email authentication."),
     _held("ip-banned", ANY, "5..", r"5\.7\.6(0[6-9]|[1-4]\d)", "", Scope.UPSTREAM,
           "Microsoft has banned this machine's public IP address.",
-          "Ask for its removal at https://sender.office.com; or set transport: graph."),
+          "Ask for its removal at https://sender.office.com; or grant Graph's Mail.Send and set transport: auto."),
     _held("traffic-not-accepted", ANY, "5..", r"5\.7\.708", "", Scope.UPSTREAM,
           "Exchange takes no mail from this IP address or from a tenant this new.",
           "A trial tenant needs a paid licence; else open a support request with Microsoft and name the reply."),

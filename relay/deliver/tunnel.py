@@ -22,7 +22,7 @@ async def tunnel(proxy: str, host: str, port: int) -> socket.socket:
     if parts.scheme != "http" or not parts.hostname:
         raise Fallen("proxy-refused", "only http:// proxies can be used for SMTP")
     try:
-        sock = await _dial(parts.hostname, parts.port or 8080)
+        sock = await dial(parts.hostname, parts.port or 8080)
     except OSError as error:
         raise Fallen("proxy-failed", error.strerror or str(error)) from error
     try:
@@ -41,7 +41,8 @@ def proxy_name(proxy: str) -> str:
     return proxy.rpartition("@")[2].rpartition("//")[2]
 
 
-async def _dial(host: str, port: int) -> socket.socket:
+async def dial(host: str, port: int) -> socket.socket:
+    """A connected non-blocking socket, the host's addresses tried in turn. Raises OSError; the caller bounds the time."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     problem: OSError = OSError("no address")

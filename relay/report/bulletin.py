@@ -31,6 +31,7 @@ class Matter:
     """What this means for mail in the meantime; a sentence or two."""
 
 
+_WORDS = {Action.FAILED: "not delivered", Action.DELAYED: "delayed", Action.RELAYED: "relayed"}
 HOLD_NOTE = (
     "Nothing is lost: mail is still accepted and kept. The relay tries again by itself, ever more seldom; after"
     " mending, `relay queue release` makes it try at once."
@@ -49,7 +50,7 @@ def matter_of(hold: Hold) -> Matter:
 
 def line(kind: Kind, about: About, fates: Sequence[Fate]) -> str:
     """A notice that is kept back, in one line for the summary."""
-    word = "not delivered" if action(kind, about) is Action.FAILED else "delayed"
+    word = _WORDS[action(kind, about)]
     first = fates[0].recipient.address if fates else "unknown"
     more = f" and {len(fates) - 1} more" if len(fates) > 1 else ""
     why = clean(fates[0].reason, 200) if fates else ""
@@ -73,9 +74,9 @@ def summary(
     left = count - len(samples)
     blocks = [
         paragraph(
-            f"This is the mail relay on {host(hostname)}. {count} more {plural} about mail that is late or was not"
-            f" delivered would have gone to you between {when(since)} and {when(now)}. To spare you so many, this"
-            " summary stands for them."
+            f"This is the mail relay on {host(hostname)}. {count} more {plural} about mail that is late, was not"
+            f" delivered, or was relayed would have gone to you between {when(since)} and {when(now)}. To spare you"
+            " so many, this summary stands for them."
         ),
         "\n".join(paragraph(clean(one, 800), "  ", "    ") for one in samples),
         paragraph(f"and {left} more.", "  ") if samples and left > 0 else "",
@@ -83,7 +84,7 @@ def summary(
             "The administrator sees what happened to each with `relay trace`, by id, sender or recipient."
         ),
     ]
-    subject = f"Summary: {count} more {plural} about undelivered mail"
+    subject = f"Summary: {count} more {plural} about mail"
     letter = Letterhead(to, from_email, hostname, now, message_id)
     return _plain(letter, subject, blocks, notice_for="summary")
 

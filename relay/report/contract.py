@@ -15,6 +15,8 @@ class Kind(enum.StrEnum):
     """Given up: refused for good, or too old (``spool.max_age``)."""
     DELAY = "delay"
     """Not delivered yet (``spool.delay_notice``); still being tried."""
+    RELAYED = "relayed"
+    """Handed over to a server that reports no success, though the sender asked for it (RFC 3461 section 5.2.2)."""
     HELD = "held"
     """Kept because of a fault of administration: a delay while it is kept, a failure after ``spool.max_held``."""
 
@@ -24,6 +26,7 @@ class Action(enum.StrEnum):
 
     FAILED = "failed"
     DELAYED = "delayed"
+    RELAYED = "relayed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Fate:
     """One plain sentence; shown only to a reader who can act on it."""
     remote: str = ""
     """Host that answered, such as ``smtp.office365.com``."""
+    status: str = ""
+    """The ``Status`` to report, where it is not the reply that decided (RFC 3463); empty: by the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Composed:
 
 def action(kind: Kind, about: About) -> Action:
     """What a notice says became of the message; a held one counts as failed once nothing is tried any more."""
+    if kind is Kind.RELAYED:
+        return Action.RELAYED
     if kind is Kind.DELAY or (kind is Kind.HELD and about.will_retry_until is not None):
         return Action.DELAYED
     return Action.FAILED

@@ -26,6 +26,7 @@ __all__ = [
     "Fate",
     "Kind",
     "action",
+    "answerable",
     "compose",
     "hops",
     "is_notice",
@@ -44,10 +45,18 @@ def wanted(kind: Kind, recipient: Recipient, *, given_up: bool = True) -> bool:
     ``given_up`` matters for HELD only: False while the message is still kept, which is a delay.
     """
     if recipient.notify is None:
-        return True
+        return kind is not Kind.RELAYED
     late = kind is Kind.DELAY or (kind is Kind.HELD and not given_up)
-    wish = "DELAY" if late else "FAILURE"
+    wish = "SUCCESS" if kind is Kind.RELAYED else "DELAY" if late else "FAILURE"
     return wish in (one.strip() for one in recipient.notify.upper().split(","))
+
+
+def answerable(about: About) -> bool:
+    """Whether anybody may be told of it at all: not of a message with the null sender, nor of a notice.
+
+    RFC 3464 section 2, RFC 5321 section 6.1: no notice may ever cause another.
+    """
+    return about.sender not in ("", "<>") and not is_notice(about.header)
 
 
 def recipient(about: About, *, postmaster: str | None, deliverable: Callable[[str], bool]) -> str | None:
@@ -56,7 +65,7 @@ def recipient(about: About, *, postmaster: str | None, deliverable: Callable[[st
     Nobody either when the message has the null sender or is a notice itself (RFC 3464 section 2: no notice may
     ever cause another).
     """
-    if about.sender in ("", "<>") or is_notice(about.header):
+    if not answerable(about):
         return None
     if is_mailbox(about.sender) and deliverable(about.sender):
         return about.sender
@@ -75,19 +84,21 @@ def compose(
     message_id: str,
     original: bytes | None = None,
     last_attempt: float | None = None,
+    attempted: bool = True,
 ) -> Composed:
     """One notice about one message, for all recipients in ``fates``; to be sent from the null sender.
 
     ``original`` is the whole message, given when RET=FULL asks for it and it is small. ``last_attempt`` defaults to
-    ``now``, except for HELD, where nothing was attempted of late. Any octets in ``about`` are borne; ValueError when
-    ``fates`` is empty.
+    ``now``, except for HELD or without ``attempted``, where nothing was tried just now: then it is not said.
+    Any octets in ``about`` are borne; ValueError when ``fates`` is empty.
     """
     if not fates:
         raise ValueError("a notice needs at least one recipient to speak of")
     letter = Letterhead(to, from_email, hostname, now, message_id)
     done = action(kind, about)
-    attempted = now if last_attempt is None and kind is not Kind.HELD else last_attempt
-    machine = delivery_status(about, fates, done, hostname=hostname, last_attempt=attempted)
+    if last_attempt is None and attempted and kind is not Kind.HELD:
+        last_attempt = now
+    machine = delivery_status(about, fates, done, hostname=hostname, last_attempt=last_attempt)
     human = words.human(kind, about, fates, to=to, hostname=hostname)
     fields, body = parts.report(
         [parts.text(human), _status_part(machine, wide=is_global(fates)), _returned(about, done, original)]

@@ -12,7 +12,7 @@ from relay.report.fields import clean, date, folded, seen
 from relay.report.xtext import decode, encode_utf8, original_recipient
 
 _ENHANCED = re.compile(r"[245](\.\d{1,3}\.\d{1,3})")
-_CLASS = {Action.FAILED: "5", Action.DELAYED: "4"}
+_CLASS = {Action.FAILED: "5", Action.DELAYED: "4", Action.RELAYED: "2"}
 _NAME = re.compile(r"[!-~]+")
 
 
@@ -51,7 +51,7 @@ def _per_recipient(about: About, fate: Fate, action: Action, wide: bool, last_at
         *_original(fate, wide),
         folded("Final-Recipient", _typed("rfc822", fate.recipient.address, wide)),
         folded("Action", action.value),
-        folded("Status", status(fate.reply, action)),
+        folded("Status", fate.status or status(fate.reply, action)),
     ]
     if fate.remote and _NAME.fullmatch(fate.remote):
         out.append(folded("Remote-MTA", f"dns; {fate.remote[:255]}"))

@@ -10,6 +10,7 @@ from relay.report.contract import About, Action, Fate, Kind, action
 from relay.report.fields import clean, moment
 
 WIDTH = 72
+_TITLES = {Action.FAILED: "Not delivered", Action.DELAYED: "Delayed", Action.RELAYED: "Relayed"}
 LISTED = 50
 """Recipients named one by one; the others stand in the machine part."""
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
@@ -44,7 +45,7 @@ def labelled(pairs: Iterable[tuple[str, str]], indent: str = "  ") -> str:
 
 def title(kind: Kind, about: About) -> str:
     """The subject of a notice."""
-    word = "Not delivered" if action(kind, about) is Action.FAILED else "Delayed"
+    word = _TITLES[action(kind, about)]
     return f"{word}: {clean(about.subject, 200) or '(no subject)'}"
 
 
@@ -63,6 +64,8 @@ def human(kind: Kind, about: About, fates: Sequence[Fate], *, to: str, hostname:
 
 
 def _opening(kind: Kind, about: About) -> str:
+    if kind is Kind.RELAYED:
+        return "The message below was handed over to Exchange for the following recipients."
     failed = action(kind, about) is Action.FAILED
     if kind is Kind.HELD and failed:
         return (
@@ -80,7 +83,12 @@ def _opening(kind: Kind, about: About) -> str:
 
 
 def _why_you(about: About) -> str:
-    sender = clean(about.sender, 320) or "unknown"
+    sender = clean(about.sender, 320)
+    if not sender:
+        return (
+            "You get this as the postmaster of the relay: the message below is one of the relay's own, and whom it"
+            " was for did not get it. It is attached."
+        )
     return f"You get this as the postmaster of the relay: no notice can reach the sender, {sender}."
 
 
@@ -124,6 +132,11 @@ def _group(addresses: list[str], reason: str, reply: str, remedy: str) -> str:
 
 def _next(kind: Kind, about: About, *, to_sender: bool) -> str:
     until = "" if about.will_retry_until is None else f" until {when(about.will_retry_until)}"
+    if kind is Kind.RELAYED:
+        return (
+            "This is the notice of success that was asked for. Whether a mailbox got the message is for Exchange to say,"
+            " which was not asked to report it; a failure is still reported."
+        )
     if action(kind, about) is Action.FAILED:
         again = "It will not be tried again. Recipients who are not named here are not affected."
         if kind is Kind.HELD and to_sender:

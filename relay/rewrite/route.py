@@ -14,6 +14,7 @@ from relay.rewrite.addresses import comparable, domain_to_unicode, is_address
 from relay.rewrite.contract import Refused, Route
 from relay.rewrite.encoding import visible
 from relay.settings import Network, SenderRule, Settings
+from relay.spool.contract import lane_parts
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -93,6 +94,15 @@ class Router:
         mailboxes = rule.login or (first,)
         return _route(rule, index, mailboxes)
 
+    def uses(self, lane: str) -> bool:
+        """Whether these rules can put mail on that lane."""
+        if self._default is not None and lane in self._default.lanes:
+            return True
+        return any(
+            lane in fixed.lanes if fixed is not None else _may_keep(rule, lane)
+            for rule, fixed in zip(self._rules, self._fixed, strict=True)
+        )
+
     def choose(
         self,
         route: Route,
@@ -166,6 +176,14 @@ def _route(rule: SenderRule, index: int, mailboxes: tuple[str, ...]) -> Route:
         reply_to=rule.reply_to,
         rule=index,
     )
+
+
+def _may_keep(rule: SenderRule, lane: str) -> bool:
+    """Whether a rule with ``from: keep`` can lead to a lane: its own mailboxes, else that of every sender it takes."""
+    upstream, mailbox = lane_parts(lane)
+    if upstream != rule.upstream:
+        return False
+    return mailbox in map(comparable, rule.login) if rule.login else _matches(rule.match, mailbox)
 
 
 def _default(settings: Settings) -> Route | None:

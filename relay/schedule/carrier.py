@@ -15,9 +15,9 @@ from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
-from relay.schedule.answers import judge
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
+from relay.schedule.leave import Leave
 from relay.schedule.telling import tell
 from relay.spool.contract import Claim, Settlement
 
@@ -77,13 +77,13 @@ class Carrier:
             async with self._scheduler.dialling:
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
-            await self._scheduler.could_not_open(lane, trouble)
+            await self._scheduler.verdicts.could_not_open(lane, trouble)
             return None
         finally:
             lane.opening.pop(task, None)
         lane.transport = connection.transport
         try:
-            await self._scheduler.opened(lane)
+            await self._scheduler.verdicts.opened(lane)
         except BaseException:
             await connection.close()
             raise
@@ -117,51 +117,36 @@ class Carrier:
 
     async def _one(self, connection: Connection, claim: Claim, probe: bool) -> None:
         scheduler, lane = self._scheduler, self._lane
-        begun, cost = False, lane.cost(claim)
+        leave = Leave(scheduler, lane, claim)
         content: Content | None = None
-
-        async def begin() -> None:
-            nonlocal begun
-            begun = True
-            await scheduler.spool.begin(claim.id, scheduler.clock.now(), cost.recipients, cost.messages)
-
         try:
             content = await scheduler.spool.content(claim.id)
-            report = await connection.submit(claim, content, begin)
+            report = await connection.submit(claim, content, leave)
         except SpoolError as error:
             report = _whole(claim, _spool_trouble(error))
-        except asyncio.CancelledError:
-            lane.uncharge(claim)
-            lane.limiter.finish(scheduler.clock.now(), cost)
-            raise
         except Exception as error:
             # A fault of ours while handling this one message: it must not stop the lane, nor be lost or bounced.
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
-            report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=begun))
-        now = scheduler.clock.now()
-        lane.uncharge(claim)
-        if begun:
-            lane.limiter.finish(now, cost)
-        else:
-            lane.limiter.release(cost)
-        await self._judge(claim, report, content, now, probe, cost.messages)
+            report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=leave.begun))
+        finally:
+            leave.end()
+        await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
     async def _judge(
-        self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool, messages: int
+        self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool
     ) -> None:
         scheduler, lane = self._scheduler, self._lane
         key = f"{lane.name}|{scheduler.identity(claim)}"
         done, answer = settlement(claim, report, scheduler.rules, now, key, probe=probe), None
         if claim.direct:
-            done, answer = judge(claim, done)
-        done = dataclasses.replace(done, messages=messages)
-        done = await scheduler.desk.about_failures(claim, done, content)
+            done, answer = scheduler.answers.judge(claim, done)
+        done = await scheduler.desk.about_outcomes(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
         task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
-        await scheduler.after_report(lane, claim, report)
+        await scheduler.verdicts.after_report(lane, claim, report)
 
     async def _settle(
         self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
@@ -176,10 +161,13 @@ class Carrier:
                 )
                 await self._scheduler.clock.sleep(_SPOOL_AGAIN)
                 continue
+            if len(done.outcomes) < len(claim.envelope.recipients):
+                self._lane.kick()  # some of it is back in the queue: to go on with, or to try a held lane with
             if done.due is not None:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()
             self._scheduler.answers.settled(done.id, answer)
+            await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return
 

@@ -6,10 +6,11 @@ Notices are composed by the report room; this one decides and stores them. They 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from relay import events
@@ -24,6 +25,9 @@ from relay.spool.contract import Claim, NewMail, NewMessage, Settlement, Spool
 OWN_MAIL = "relay itself"
 """`Client.listener` of our own mail: it came through none."""
 _BUDGET = "notices:budget"
+_SUMMED = "in a summary"
+_EXPIRED = "5.4.7"
+"""Delivery time expired (RFC 3463 section 3.5): what ended it, whatever the last temporary answer was."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,7 +70,9 @@ class Desk:
         self._post = post
         self._clock = clock
         self._budget = Budget()
-        self._changed = False
+        self._changes = self._saved = 0
+        """How often the counts have changed, and how many of these changes are on disk."""
+        self._saving = asyncio.Lock()
 
     async def load(self) -> None:
         """Take up the counts from before a restart."""
@@ -77,13 +83,23 @@ class Desk:
             except ValueError as error:
                 events.trouble(where="notices", what=f"the counts of earlier notices cannot be read: {error}")
 
+    async def about_outcomes(self, claim: Claim, done: Settlement, content: Content | None) -> Settlement:
+        """The settlement of an attempt, with the notices that its outcomes call for."""
+        told = await self.about_failures(claim, done, content)
+        if not done.withdraw:
+            told = await self._about_successes(claim, told, content)
+        self.announce(claim, told)
+        return told
+
     async def about_failures(self, claim: Claim, done: Settlement, content: Content | None) -> Settlement:
-        """The settlement of an attempt (or of giving up), with the notice that its failures call for."""
+        """The same for its failures alone, not announced yet: for a settlement that may come to nothing."""
         failed = {address: one for address, one in done.outcomes.items() if one.result is Result.FAILED}
         if not failed or done.withdraw:
             return done
         kind = Kind.HELD if any(one.code == "held-too-long" for one in failed.values()) else Kind.FAILURE
         try:
+            if claim.client.listener == OWN_MAIL:
+                return await self._about_own_mail(kind, claim, done, failed, content)
             return await self._with_notice(kind, claim, done, failed, content)
         except Exception as error:
             # the outcome matters more than the notice; untold, the message keeps its content for the operator
@@ -93,8 +109,50 @@ class Desk:
     async def about_delay(
         self, claim: Claim, done: Settlement, reasons: dict[str, Outcome], content: Content, until: float
     ) -> Settlement:
-        """The settlement that marks a message as delayed, with the notice for its sender."""
+        """The settlement that marks a message as delayed, with the notice for its sender; not announced yet."""
         return await self._with_notice(Kind.DELAY, claim, done, reasons, content, until)
+
+    async def _about_successes(self, claim: Claim, done: Settlement, content: Content | None) -> Settlement:
+        """Where Exchange was not asked to report success, we answer that the mail was relayed (RFC 3461 section 5.2.2)."""
+        sent = {address: one for address, one in done.outcomes.items() if one.result is Result.SENT}
+        asked = any("SUCCESS" in (one.notify or "").upper() for one in claim.envelope.recipients)
+        if (
+            not sent
+            or not asked
+            or done.details.get("dsn")
+            or not self._post.deliverable(claim.envelope.sender)
+        ):
+            return done
+        try:
+            told = await self._with_notice(Kind.RELAYED, claim, done, sent, content)
+            return dataclasses.replace(told, told=done.told)  # which is about failures
+        except Exception as error:
+            events.trouble(where=f"notice about {claim.id}", what=f"unexpected error: {error!r}", error=error)
+            return done
+
+    async def _about_own_mail(
+        self,
+        kind: Kind,
+        claim: Claim,
+        done: Settlement,
+        failed: dict[str, Outcome],
+        content: Content | None,
+    ) -> Settlement:
+        """A notice of ours was refused: the postmaster gets it instead, once; what the postmaster cannot get is logged."""
+        to = self._post.postmaster
+        refused = {one.lower() for one in failed}
+        out = self._post.outgoing(to, claim.lane) if to else None
+        if to is None or out is None or {to.lower(), out.recipient.lower()} & refused:
+            first = next(iter(failed.values()))
+            what = f"“{claim.subject}” could not be delivered to {', '.join(failed)}: {first.reason}"
+            remedy = (
+                f"Read it with `relay queue export {claim.id}`; set postmaster to an address that takes mail."
+            )
+            events.trouble(where="notices", what=what, remedy=remedy, id=claim.id)
+            return done
+        about = dataclasses.replace(_about(claim, content, None), ret="FULL")
+        fates = [_fate(one, failed, done) for one in claim.envelope.recipients if one.address in failed]
+        return await self._tell(kind, about, fates, to, claim, done, content)
 
     async def _with_notice(
         self,
@@ -106,31 +164,54 @@ class Desk:
         until: float | None = None,
     ) -> Settlement:
         about = _about(claim, content, until)
-        to = notice.recipient(about, postmaster=self._post.postmaster, deliverable=self._post.deliverable)
+        if not notice.answerable(about):
+            return dataclasses.replace(done, told=True)
         fates = [
-            Fate(one, outcomes[one.address].reply, outcomes[one.address].reason, outcomes[one.address].remedy,
-                 done.details.get("host", ""))
+            _fate(one, outcomes, done)
             for one in claim.envelope.recipients
             if one.address in outcomes and notice.wanted(kind, one)
-        ]  # fmt: skip
-        if to is None or not fates:
-            return done
-        now = self._clock.now()
-        self._changed = True
-        if not self._budget.take(to, now, bulletin.line(kind, about, fates)):
-            # it is part of the next summary, whose count survives a restart: the sender will hear of it
-            await self._remember()
-            return dataclasses.replace(
-                done, told=True, details={**done.details, "notice": f"in a summary to {to}"}
-            )
-        mail = self._mail(await self._compose(kind, about, fates, to, content), claim.lane)
-        events.notified(id=claim.id, kind=kind.value, to=to)
-        return dataclasses.replace(
-            done, notices=(mail,), told=True, details={**done.details, "notice": f"to {to}"}
-        )
+        ]
+        if not fates:
+            return dataclasses.replace(done, told=True)
+        to = notice.recipient(about, postmaster=self._post.postmaster, deliverable=self._post.deliverable)
+        return await self._tell(kind, about, fates, to, claim, done, content) if to else done
+
+    async def _tell(
+        self,
+        kind: Kind,
+        about: About,
+        fates: Sequence[Fate],
+        to: str,
+        claim: Claim,
+        done: Settlement,
+        content: Content | None,
+    ) -> Settlement:
+        taken = self._budget.take(to, self._clock.now(), bulletin.line(kind, about, fates))
+        self._change()
+        await (
+            self._remember()
+        )  # before the outcome: a kill in between makes the bound stricter, never loses a summary
+        if not taken:
+            return _said(done, f"{_SUMMED} to {to}")
+        attempted = "host" in done.details  # else it is a decision, made some time after the last attempt
+        mail = self._mail(await self._compose(kind, about, fates, to, content, attempted), claim.lane)
+        return _said(done, f"{kind.value} to {to}", mail)
+
+    def announce(self, claim: Claim, done: Settlement) -> None:
+        """Log the notices that a settlement carries."""
+        said = [one for one in done.details.get("notice", "").split("; ") if not one.startswith(_SUMMED)]
+        for one, mail in zip(said, done.notices, strict=False):
+            kind, _, to = one.partition(" to ")
+            events.notified(id=claim.id, kind=kind, to=to, notice=mail.message.message_id)
 
     async def _compose(
-        self, kind: Kind, about: About, fates: Sequence[Fate], to: str, content: Content | None
+        self,
+        kind: Kind,
+        about: About,
+        fates: Sequence[Fate],
+        to: str,
+        content: Content | None,
+        attempted: bool,
     ) -> Composed:
         whole = None
         if (about.ret or "").upper() == "FULL" and content is not None and content.size <= notice.FULL_LIMIT:
@@ -146,6 +227,7 @@ class Desk:
             now=self._clock.now(),
             message_id=new_id(self._post.hostname),
             original=whole,
+            attempted=attempted,
         )
 
     def _mail(self, composed: Composed, near: str) -> NewMail:
@@ -166,9 +248,8 @@ class Desk:
             )  # fmt: skip
             await self.send(composed, out)
             self._budget.settled(owed, now)
-            self._changed = True
-        if self._changed:
-            await self._remember()
+            self._change()
+        await self._remember()
 
     async def send(self, composed: Composed, out: Outgoing) -> None:
         """Store a mail of ours by itself."""
@@ -177,12 +258,21 @@ class Desk:
         await draft.write(mail.body)
         await draft.commit(mail.message)
 
+    def _change(self) -> None:
+        self._changes += 1
+
     async def _remember(self) -> None:
-        try:
-            await self._spool.remember(_BUDGET, json.dumps(self._budget.export()))
-            self._changed = False
-        except SpoolError as error:
-            events.trouble(where="notices", what=str(error), remedy=error.remedy)
+        """Write the counts down; callers that come together share one write."""
+        mine = self._changes
+        async with self._saving:
+            if self._saved >= mine:
+                return
+            changes = self._changes
+            try:
+                await self._spool.remember(_BUDGET, json.dumps(self._budget.export()))
+                self._saved = changes
+            except SpoolError as error:
+                events.trouble(where="notices", what=str(error), remedy=error.remedy)
 
 
 def new_id(hostname: str) -> str:
@@ -205,6 +295,19 @@ def own_mail(composed: Composed, out: Outgoing, hostname: str) -> NewMail:
         subject=composed.subject,
     )
     return NewMail(message, composed.body)
+
+
+def _said(done: Settlement, what: str, *mail: NewMail) -> Settlement:
+    """Somebody is told: by a notice, or in a summary."""
+    words = "; ".join(filter(None, [done.details.get("notice"), what]))
+    details = {**done.details, "notice": words}
+    return dataclasses.replace(done, notices=(*done.notices, *mail), told=True, details=details)
+
+
+def _fate(one: Recipient, outcomes: Mapping[str, Outcome], done: Settlement) -> Fate:
+    outcome = outcomes[one.address]
+    expired = _EXPIRED if outcome.code in ("too-old", "held-too-long") else ""
+    return Fate(one, outcome.reply, outcome.reason, outcome.remedy, done.details.get("host", ""), expired)
 
 
 def _about(claim: Claim, content: Content | None, until: float | None) -> About:

@@ -1,20 +1,24 @@
 """Holds while the scheduler runs: set by a refusal, tried gently, ended by the first thing that works.
 
-The spool keeps them, so that a restart knows why mail waits. Scope and key: an upstream's name, a lane's name, or
-``lane|From address`` for a sender.
+The spool keeps them, so that a restart knows why mail waits. Scope and key: an upstream's name, a lane's name,
+``lane|From address`` for a sender, or ``lane|cause`` for single messages (and recipients) that are held for the same
+cause. The last two kinds keep no lane from going: their mail is set apart, and one message of it is tried at a time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from typing import TYPE_CHECKING
 
 from relay import events
 from relay.errors import SpoolError
-from relay.message import Outcome, Scope
+from relay.message import Outcome, Report, Result, Scope
 from relay.schedule.backoff import PROBES, next_probe
+from relay.schedule.judgement import message_key
 from relay.schedule.lane import Lane
 from relay.spool.contract import Claim, Hold
 
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 
 _AGAIN = 1.0
 """Seconds before a hold that the spool could not take is offered again."""
+_UNTRIED = 3600.0
+"""Seconds that a hold without any mail waits for some to be tried with, once its time has come; then it is dropped."""
+_ONLY_RELOAD = frozenset({"sender-refused"})
+"""Causes in our own rules: only a reload can mend them, and trying costs Exchange nothing."""
+_NO_MAIL = "no mail waits for it; the next message shows whether it is mended"
+_APART = frozenset({Scope.SENDER, Scope.MESSAGE})
 
 
 class Holds:
@@ -32,15 +42,15 @@ class Holds:
         self._scheduler = scheduler
         self._known: dict[tuple[str, str], Hold] = {}
         self._changes = 0
-        self._tried: set[str] = set()
-        """Keys of senders one of whose messages may go, to see whether it works again."""
+        self._writing = 0
+        self._written = asyncio.Event()
 
     def all(self) -> list[Hold]:
         """Every hold, oldest first."""
         return sorted(self._known.values(), key=lambda hold: hold.since)
 
-    async def load(self, *, probe_now: bool) -> None:
-        """What the spool says is held; ``probe_now``: try each at once (start, reload)."""
+    async def load(self, *, probe_now: bool, anew: bool = False) -> None:
+        """What the spool says is held; ``probe_now``: try each at once. ``anew``: by new rules (start, reload)."""
         found = await self._read()
         now = self._scheduler.clock.now()
         if probe_now:
@@ -50,10 +60,28 @@ class Holds:
             upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
+        if anew:
+            for hold in [one for one in found if one.code in _ONLY_RELOAD]:
+                await self._over(hold, "today's rules are tried")
+            await self._scheduler.spool.release_key(None, now)
+
+    def lanes(self) -> set[str]:
+        """The lanes that must run for the sake of what is held, mail or none.
+
+        For an upstream any lane will do, and its default mailbox where none has been used.
+        """
+        needed = {hold.key.split("|")[0] for hold in self._known.values() if hold.scope != Scope.UPSTREAM}
+        for hold in self._known.values():
+            if hold.scope == Scope.UPSTREAM and not self._scheduler.upstream(hold.key).lanes:
+                needed.add(self._scheduler.default_lane(hold.key))
+        return needed - {""}
 
     async def _read(self) -> list[Hold]:
         """The spool's holds, as of a moment when none was being set or ended here."""
         while True:
+            while self._writing:
+                self._written.clear()
+                await self._written.wait()
             changes = self._changes
             found = await self._scheduler.spool.holds()
             if changes == self._changes:
@@ -62,13 +90,15 @@ class Holds:
     async def _write(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
         """Write a change of holds down; while the spool cannot, it is in force here and written as soon as it can be."""
         self._changes += 1
+        self._writing += 1
         try:
             await change()
         except SpoolError as error:
             events.trouble(where="holds", what=f"a hold waits to be written: {error}", remedy=error.remedy)
             self._scheduler.spawn(self._write_again(change, still))
         finally:
-            self._changes += 1
+            self._writing -= 1
+            self._written.set()
 
     async def _write_again(self, change: Callable[[], Awaitable[object]], still: Callable[[], bool]) -> None:
         while still():
@@ -82,11 +112,11 @@ class Holds:
         lane.upstream.hold = self._known.get((Scope.UPSTREAM, lane.upstream.name))
         lane.hold = self._known.get((Scope.LANE, lane.name))
         prefix = lane.name + "|"
+        apart = [hold for (scope, key), hold in self._known.items() if key.startswith(prefix)]
         lane.held_senders = {
-            key.removeprefix(prefix): hold
-            for (scope, key), hold in self._known.items()
-            if scope == Scope.SENDER and key.startswith(prefix)
+            hold.key.removeprefix(prefix): hold for hold in apart if hold.scope == Scope.SENDER
         }
+        lane.held_messages = {hold.key: hold for hold in apart if hold.scope == Scope.MESSAGE}
 
     async def impose(
         self, lane: Lane, outcome: Outcome, *, at_login: bool = False, claim: Claim | None = None
@@ -107,11 +137,13 @@ class Holds:
             evidence=str(outcome.reply or "")[:500],
             since=before.since if before else now,
             probes=probes,
-            next_probe=now + next_probe(PROBES, probes, outcome.wait or 0.0),
+            next_probe=None
+            if outcome.code in _ONLY_RELOAD
+            else now + next_probe(PROBES, probes, outcome.wait or 0.0),
             at_login=at_login,
         )
         self._put(lane, hold)
-        if before is None or before.code != hold.code:
+        if scope != Scope.MESSAGE and (before is None or before.code != hold.code):  # a message tells its own
             events.held(
                 lane=lane.name,
                 scope=scope,
@@ -137,7 +169,23 @@ class Holds:
             return Scope.LANE, lane.name
         if outcome.scope is Scope.SENDER and claim is not None:
             return Scope.SENDER, f"{lane.name}|{self._scheduler.identity(claim)}"
+        if outcome.scope is Scope.MESSAGE:
+            return Scope.MESSAGE, message_key(lane.name, outcome)
         return None, ""
+
+    async def set_apart(self, lane: Lane, claim: Claim, report: Report) -> None:
+        """Single messages and recipients that wait for an administrator: one hold for each cause, told and tried as one."""
+        if claim.direct:
+            return  # its client was told
+        narrow = {
+            message_key(lane.name, one): one
+            for one in report.outcomes.values()
+            if one.result is Result.HELD
+            and one.scope in (Scope.MESSAGE, Scope.RECIPIENT)
+            and not one.uncertain
+        }
+        for outcome in narrow.values():
+            await self.impose(lane, dataclasses.replace(outcome, scope=Scope.MESSAGE), claim=claim)
 
     def _put(self, lane: Lane, hold: Hold) -> None:
         self._known[(hold.scope, hold.key)] = hold
@@ -146,28 +194,42 @@ class Holds:
             self._scheduler.lanes[name].wake.set()
 
     def _covered(self, lane: Lane, hold: Hold) -> set[str]:
-        """The lanes that a hold stops; a sender's stops none."""
+        """The lanes that a hold stops; a sender's or messages' stops none."""
         if hold.scope == Scope.UPSTREAM:
             return lane.upstream.lanes | {lane.name}
         return {lane.name} if hold.scope == Scope.LANE else set()
 
     async def mended(self, lane: Lane, hold: Hold) -> None:
-        """It works again: let the mail go."""
-        self._known.pop((hold.scope, hold.key), None)
-        names = self._covered(lane, hold) or {lane.name}
-        for name in names:
-            self.apply(self._scheduler.lanes[name])
-        events.released(lane=lane.name, scope=hold.scope, why="it works again", code=hold.code)
-        await self._write(lambda: self._end(hold), lambda: (hold.scope, hold.key) not in self._known)
+        """It works again: let the mail go, and the messages that were held for the same cause before."""
+        await self._over(hold, "it works again")
+        names = self._covered(lane, hold)
+        for one in self.all():
+            if one.scope == Scope.MESSAGE and one.code == hold.code and one.key.split("|")[0] in names:
+                await self._over(one, "it works again")
         for name in names:
             await self._scheduler.pools.join(name)
             self._scheduler.kick(name)
 
+    async def _over(self, hold: Hold, why: str) -> None:
+        """End a hold, and queue what it set apart."""
+        self._known.pop((hold.scope, hold.key), None)
+        for lane in self._scheduler.lanes.values():
+            self.apply(lane)
+            lane.wake.set()
+        name = hold.key.split("|")[0]
+        events.released(lane=name, scope=hold.scope, why=why, code=hold.code)
+        await self._write(lambda: self._end(hold), lambda: (hold.scope, hold.key) not in self._known)
+
     async def _end(self, hold: Hold) -> None:
         now = self._scheduler.clock.now()
         await self._scheduler.spool.unhold(hold.scope, hold.key, now)
-        if hold.scope == Scope.SENDER:
+        if hold.scope in _APART:
             await self._scheduler.spool.release_key(hold.key, now)
+
+    async def settled(self, key: str | None) -> None:
+        """Mail was set apart by that hold; should it have ended meanwhile, the mail goes after all."""
+        if key is not None and not any(known == key for _, known in self._known):
+            await self._scheduler.spool.release_key(key, self._scheduler.clock.now())
 
     async def sent(self, lane: Lane, claim: Claim) -> None:
         """A message got through: neither its lane nor its sender is held any more."""
@@ -178,16 +240,28 @@ class Holds:
             held = lane.held_senders.get(self._scheduler.identity(claim))
             if held is not None:
                 await self.mended(lane, held)
+        for scope in _APART if claim.tried_for else ():
+            tried = self._known.get((scope, claim.tried_for))
+            if tried is not None:
+                await self.mended(lane, tried)
 
-    async def forget_senders(self) -> None:
-        """After a reload: the rules may have changed, so every sender is tried afresh."""
-        now = self._scheduler.clock.now()
-        for scope, key in [one for one in self._known if one[0] == Scope.SENDER]:
-            del self._known[(scope, key)]
-            await self._scheduler.spool.unhold(scope, key, now)
-        for lane in self._scheduler.lanes.values():
-            lane.held_senders = {}
-        await self._scheduler.spool.release_key(None, now)
+    async def drop_unused(self, in_use: Callable[[str], bool]) -> None:
+        """Holds of upstreams that are no more, and of mailboxes that no rule uses and no mail waits for."""
+        for hold in self.all():
+            name = hold.key.split("|")[0]
+            if hold.scope == Scope.UPSTREAM:
+                unused = not self._scheduler.default_lane(name)
+            else:
+                unused = not in_use(name) and not await self._has_mail({name})
+            if unused:
+                await self._over(hold, "the configuration does not use it any more")
+
+    async def _has_mail(self, lanes: Iterable[str]) -> bool:
+        for name in lanes:
+            found = await self._scheduler.spool.lane(name)
+            if found.queued or found.active or found.deferred or found.held:
+                return True
+        return False
 
     # probes
 
@@ -215,17 +289,35 @@ class Holds:
     def sender_hold(self, lane: Lane, claim: Claim) -> Hold | None:
         """The hold that keeps this message's sender, unless this message is the one to try."""
         hold = lane.held_senders.get(self._scheduler.identity(claim))
-        if hold is None or hold.key not in self._tried:
-            return hold
-        self._tried.discard(hold.key)
-        return None
+        return None if hold is None or hold.key == claim.tried_for else hold
 
-    async def tend_senders(self, lane: Lane, now: float) -> None:
-        """Senders whose time to be tried has come: one message of each may go."""
-        for hold in list(lane.held_senders.values()):
-            if hold.next_probe is None or now < hold.next_probe:
-                continue
-            self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0)))
-            self._tried.add(hold.key)
-            await self._scheduler.spool.release_key(hold.key, now, limit=1)
+    async def tend(self, lane: Lane, now: float) -> None:
+        """What is set apart and due: one message of each may go. A lane's hold that no mail can try is dropped."""
+        apart = [*lane.held_senders.values(), *lane.held_messages.values()]
+        hold = lane.the_hold()
+        if hold is not None:
+            await self._tend_held(lane, hold, apart, now)
+            return
+        for one in apart:
+            if one.next_probe is not None and now >= one.next_probe:
+                await self._try_one(lane, one, now)
+
+    async def _tend_held(self, lane: Lane, hold: Hold, apart: list[Hold], now: float) -> None:
+        """A held lane is tried with mail nobody suspects, and only where there is none with what is set apart."""
+        if now >= self.untried(hold) and not await self._has_mail(self._covered(lane, hold)):
+            await self._over(hold, _NO_MAIL)
+            return
+        due = apart and not hold.at_login and not lane.carriers and self.probe_due(lane, now)
+        if due and not (await self._scheduler.spool.lane(lane.name)).queued:
+            await self._try_one(lane, min(apart, key=lambda one: one.next_probe or inf), now)
+
+    def untried(self, hold: Hold) -> float:
+        """When a hold that only mail can try is given up for want of mail. A login needs none."""
+        return inf if hold.at_login or hold.next_probe is None else hold.next_probe + _UNTRIED
+
+    async def _try_one(self, lane: Lane, hold: Hold, now: float) -> None:
+        self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0)))
+        if await self._scheduler.spool.release_key(hold.key, now, limit=1):
             lane.may_have_work = True
+        elif not await self._scheduler.spool.keeps(hold.key):
+            await self._over(hold, _NO_MAIL)

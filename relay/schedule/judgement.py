@@ -14,8 +14,6 @@ from relay.message import Outcome, Report, Result, Scope
 from relay.schedule.backoff import next_try, too_old
 from relay.spool.contract import Claim, Settlement
 
-MESSAGE_KEY = "message"
-"""Hold key of a message that is held for its own sake: every reload tries it again."""
 WIDE = frozenset({Scope.LANE, Scope.UPSTREAM})
 
 
@@ -40,7 +38,7 @@ def settlement(
         }
         return Settlement(claim.id, {}, event="moved", details=details, move_to=report.moved_to, counts=False)
     kept = {address: one for address, one in report.outcomes.items() if not _returns_to_queue(one)}
-    counts = any(one.counts for one in kept.values())
+    counts = _counts(claim, kept)
     attempts = claim.attempts + (1 if counts else 0)
     outcomes = {address: _decided(claim, one, rules, now) for address, one in kept.items()}
     details = dict(report.details)
@@ -56,8 +54,16 @@ def settlement(
         due=_due(outcomes, rules, attempts, now),
         details=details,
         counts=counts,
-        hold_key=_hold_key(outcomes, sender_key),
+        hold_key=_hold_key(claim.lane, outcomes, sender_key),
     )
+
+
+def _counts(claim: Claim, kept: dict[str, Outcome]) -> bool:
+    """Whether the message used up a try: not when all that is left of it waits for reasons of ours."""
+    unsent = [one for one in kept.values() if one.result is not Result.SENT]
+    if unsent:
+        return any(one.counts for one in unsent)
+    return all(one.address in kept for one in claim.envelope.recipients)
 
 
 def _returns_to_queue(outcome: Outcome) -> bool:
@@ -90,12 +96,18 @@ def _due(outcomes: dict[str, Outcome], rules: RetryRules, attempts: int, now: fl
     return next_try(rules.retry, max(1, attempts), now, asked=max(asked) if asked else None)
 
 
-def _hold_key(outcomes: dict[str, Outcome], sender_key: str) -> str | None:
-    """What may end the hold by itself: the sender's mending or a reload; nothing for an uncertain delivery."""
+def _hold_key(lane: str, outcomes: dict[str, Outcome], sender_key: str) -> str | None:
+    """The hold whose end releases it: of the sender, or of its cause; none for an uncertain delivery."""
     held = [one for one in outcomes.values() if one.result is Result.HELD]
     if not held or any(one.uncertain for one in held):
         return None
-    return sender_key if any(one.scope is Scope.SENDER for one in held) else MESSAGE_KEY
+    return sender_key if any(one.scope is Scope.SENDER for one in held) else message_key(lane, held[0])
+
+
+def message_key(lane: str, outcome: Outcome) -> str:
+    """What messages (or recipients) that are held one by one for the same cause share."""
+    enhanced = outcome.reply.enhanced if outcome.reply is not None else ""
+    return f"{lane}|{outcome.code} {enhanced}".rstrip()
 
 
 def _why(details: dict[str, str], report: Report) -> dict[str, str]:

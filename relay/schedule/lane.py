@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections import deque
 from dataclasses import dataclass, field
 
+from relay import events
 from relay.message import Outcome, Trouble
+from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
+
+_LEARNED = 86_400.0
+"""Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
 
 @dataclass(slots=True)
@@ -46,6 +53,9 @@ class Lane:
         self.limiter = limiter
         self.hold: Hold | None = None
         self.held_senders: dict[str, Hold] = {}
+        """By From address."""
+        self.held_messages: dict[str, Hold] = {}
+        """Causes that keep single messages, by key."""
         self.ready: deque[tuple[float, Claim]] = deque()
         self.carriers: dict[asyncio.Task[None], int] = {}
         """Each connection's task, and how many messages it can still carry in its batch."""
@@ -58,10 +68,12 @@ class Lane:
         self.limits_known = False
         """Whether the limiter knows what was used before this process."""
         self.refused: dict[str, str] = {}
-        """Policy replies that held one message, and that message's id: a second one means the lane."""
+        """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
+        the lane."""
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
+        self.admission = Admission()
         self.need = ONE
         """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
         self.next_due: float | None = None
@@ -75,11 +87,16 @@ class Lane:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: set[tuple[str, str]] = set()
         self._costs: dict[str, Cost] = {}
+        self._most = 0
+        """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
+        self._most_until = 0.0
 
     # work
 
     def kick(self) -> None:
         """There may be new work, or the reason to wait has gone."""
+        self.retired = False
+        """The configuration does not use it any more: it is forgotten once it is idle."""
         self.may_have_work = True
         self.need = ONE  # what needed more may be gone
         self.wake.set()
@@ -162,7 +179,44 @@ class Lane:
 
     def cost(self, claim: Claim) -> Cost:
         """What a message counts for under the mailbox's limits."""
-        return self._costs.get(claim.id) or cost_of(len(claim.envelope.recipients), self.limits)
+        known = self._costs.get(claim.id)
+        if known is not None:
+            return known
+        cost = cost_of(len(claim.envelope.recipients), self.limits, self._most)
+        return Cost(min(cost.messages, self.limiter.limit or cost.messages), cost.recipients)
+
+    def learn_most(self, recipients: int, now: float) -> None:
+        """Exchange took no more than so many in one message: later ones are split so from the start, for a day."""
+        if recipients != self._most:
+            events.advice(
+                where=f"lane {self.name}",
+                what=f"Exchange takes no more than {recipients} recipients in one message of {self.mailbox}: "
+                "larger ones are split into several",
+                remedy=f"In Exchange Online PowerShell run Set-Mailbox {self.mailbox} -RecipientLimits 1000; or set "
+                f"limits.recipients_per_message to {recipients}.",
+            )
+        self._most, self._most_until = recipients, now + _LEARNED
+
+    def learned(self) -> str | None:
+        """The same as a text that survives a restart; None: nothing is known."""
+        return json.dumps([self._most, self._most_until]) if self._most else None
+
+    def remember(self, text: str) -> None:
+        """Take up such a text; one that cannot be read is learned anew."""
+        with contextlib.suppress(ValueError, TypeError):
+            most, until = json.loads(text)
+            self._most, self._most_until = int(most), float(until)
+
+    def most_recipients(self, now: float) -> int:
+        """Recipients that one submission may have, by the limits and by what Exchange said since."""
+        if self._most and now >= self._most_until:
+            self._most = 0
+        return min(one for one in (self._most, self.limits.recipients_per_message, 10**9) if one > 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has claimed mail in its hands, or connections."""
+        return bool(self.carriers or self.ready or self.owed or self.shelved)
 
     @property
     def room(self) -> int:

@@ -22,20 +22,45 @@ _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
 
+_IN_ONE_PIECE = 10
+"""A message is kept together while it needs no more than this part of a minute's limit (3 of 30)."""
+
+
 class Cost(NamedTuple):
     """What one message of ours is to Exchange: SMTP transactions (it is split when it has many recipients), people."""
 
     messages: int
     recipients: int
 
+    def plus(self, other: Cost) -> Cost:
+        """Both together."""
+        return Cost(self.messages + other.messages, self.recipients + other.recipients)
+
+    def at_most(self, other: Cost) -> Cost:
+        """Neither figure above the other's."""
+        return Cost(min(self.messages, other.messages), min(self.recipients, other.recipients))
+
 
 ONE = Cost(1, 1)
+NOTHING = Cost(0, 0)
 
 
-def cost_of(recipients: int, limits: MailboxLimits) -> Cost:
-    """The cost of a message with that many recipients."""
-    most = limits.recipients_per_message or recipients
-    return Cost(max(1, -(-recipients // max(1, most))), recipients)
+def cost_of(recipients: int, limits: MailboxLimits, learned: int = 0) -> Cost:
+    """What is set aside for a message with that many recipients before it starts.
+
+    ``learned``: recipients that Exchange takes in one message, when fewer than the limits say; 0: not known. One that
+    is split into a few goes when there is room for all of them; a longer list starts with that much and takes what
+    else is free as it goes, since waiting for a whole minute's worth would leave the minute before it unused.
+    """
+    most = min(one for one in (limits.recipients_per_message, learned, recipients, 10**9) if one > 0)
+    messages = max(1, -(-recipients // most))
+    return Cost(
+        min(
+            messages,
+            max(1, limits.messages_per_minute // _IN_ONE_PIECE) if limits.messages_per_minute else messages,
+        ),
+        min(recipients, limits.recipients_per_day or recipients),
+    )
 
 
 class MailboxLimiter:
@@ -83,7 +108,7 @@ class MailboxLimiter:
         return self.limit - self._under_way - len(self._stamps) if self.limit else None
 
     def fits(self, now: float, cost: Cost) -> bool:
-        """Whether this may start now. What exceeds a whole limit by itself may start when nothing else counts."""
+        """Whether this may start now. What exceeds a (slowed) limit by itself may start when nothing else counts."""
         self._forget(now)
         if now < self._paused_until:
             return False
@@ -93,6 +118,12 @@ class MailboxLimiter:
         people = self._recipients + self._people_under_way
         most = self._limits.recipients_per_day
         return not (most and people and people + cost.recipients > most)
+
+    def room_today(self, now: float) -> int | None:
+        """Recipients that the day's limit has left; None when there is no such limit."""
+        self._forget(now)
+        most = self._limits.recipients_per_day
+        return max(0, most - self._recipients - self._people_under_way) if most else None
 
     def ready_at(self, now: float, cost: Cost = ONE) -> float:
         """When this may start, if nothing else does meanwhile; ``now`` when it may at once.
@@ -152,9 +183,13 @@ class MailboxLimiter:
 
     def day_is_full(self, now: float) -> bool:
         """Whether the limit of recipients in 24 hours is reached."""
+        return self.day_used(now) >= 1.0
+
+    def day_used(self, now: float) -> float:
+        """Share of the limit of recipients in 24 hours that is used up; 0 without such a limit."""
         self._forget(now)
         most = self._limits.recipients_per_day
-        return bool(most) and self._recipients + self._people_under_way >= most
+        return (self._recipients + self._people_under_way) / most if most else 0.0
 
     def _forget(self, now: float) -> None:
         while self._stamps and self._stamps[0] + MINUTE + _MARGIN <= now:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -16,27 +15,30 @@ from relay import events
 from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
-from relay.message import Outcome, Report, Result, Scope, Trouble
-from relay.schedule.answers import Answers, judge
+from relay.message import Outcome, Result, Scope
+from relay.schedule import outlook
+from relay.schedule.answers import Answers
 from relay.schedule.carrier import Carrier
 from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
-from relay.schedule.limits import ONE, MailboxLimiter
+from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
-from relay.schedule.planner import LaneView, plan
+from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
+from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
-from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_parts
+from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
 
-_IMPATIENCE = 10.1
 _AGAIN = 2.0
 """Seconds before a lane looks again after the spool itself failed."""
 _DIALS = 20
 """Connections being made at once, over all lanes: a rule that keeps senders makes a lane for each of them."""
 _CONNECTIONS = 500
 """Connections open at once, over all lanes: within the usual 1,024 file descriptors, clients included."""
+_LEARNED = "recipients-per-message:"
+"""Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
 _NO_LIMITS = MailboxLimits(
     connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
 )
@@ -67,7 +69,8 @@ class Scheduler:
         self.desk = Desk(spool, post, clock)
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.pools = Pools(self, settings)
-        self.answers = Answers(spool, clock, self._hold_in_the_way)
+        self.verdicts = Verdicts(self)
+        self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
         self.connections = asyncio.Semaphore(_CONNECTIONS)
@@ -79,13 +82,13 @@ class Scheduler:
     async def start(self) -> None:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
-        await self.holds.load(probe_now=True)
-        await self.holds.forget_senders()  # the rules may have changed meanwhile: each is tried afresh
+        await self.holds.load(probe_now=True, anew=True)
         await self.desk.load()
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
             lane.next_due = summary.next_due
             self._ensure_runner(lane)
+        self._run_held()
 
     async def stop(self, seconds: float) -> None:
         """Claim nothing more; let what is under way finish for ``seconds``, then cut it off. Never raises."""
@@ -126,17 +129,50 @@ class Scheduler:
             lane.limits, lane.batch_size = self._limits(lane.upstream.name)
             lane.limiter.update(lane.limits)
             lane.resting_until = 0.0
-        await self.holds.load(probe_now=True)
-        await self.holds.forget_senders()
+        await self.holds.load(probe_now=True, anew=True)
+        self._run_held()
         self.kick_all()
 
-    async def refresh(self, lanes: Iterable[str]) -> None:
-        """An operator changed the spool from another process: look again, holds included."""
-        await self.holds.load(probe_now=False)
+    async def refresh(self, lanes: Iterable[str], *, probe_now: bool = False) -> None:
+        """An operator changed the spool from another process: look again, holds included.
+
+        ``probe_now``: something was mended, so that what is held is tried at once.
+        """
+        await self.holds.load(probe_now=probe_now)
         for name in lanes:
             self.kick(name)
             self.lanes[name].resting_until = 0.0
+        self._run_held()
         self.kick_all()
+
+    async def drop_unused(self, in_use: Callable[[str], bool]) -> None:
+        """Forget the holds and lanes that the configuration of the moment does not use and that have no mail."""
+        await self.holds.drop_unused(in_use)
+        kept = {summary.lane for summary in await self.spool.lanes()} | self.holds.lanes()
+        for name, lane in self.lanes.items():
+            lane.retired = name not in kept and not in_use(name)
+            lane.wake.set()
+
+    def _forget(self, lane: Lane) -> bool:
+        """Whether a retired lane is idle, and is now forgotten. Mail that comes later makes it anew."""
+        if not lane.retired or lane.busy or lane.may_have_work or lane.next_due is not None:
+            return False
+        del self.lanes[lane.name]
+        del self._runners[lane.name]
+        lane.upstream.lanes.discard(lane.name)
+        return True
+
+    def default_lane(self, upstream: str) -> str:
+        """The lane of an upstream's default mailbox; empty when there is no such upstream."""
+        for one in self._settings.upstreams:
+            if one.name == upstream:
+                return lane_name(one.name, one.from_email)
+        return ""
+
+    def _run_held(self) -> None:
+        """A hold is tried although no mail waits."""
+        for name in self.holds.lanes():
+            self._ensure_runner(self._lane(name))
 
     def kick(self, name: str) -> None:
         """New or changed mail in a lane."""
@@ -184,9 +220,13 @@ class Scheduler:
         while True:
             lane.wake.clear()
             try:
-                if await self._step(lane):
+                planned_at = await self._step(lane)
+                if planned_at is None:
                     continue
-                pause = self._pause(lane)
+                if self._forget(lane):
+                    return
+                look = outlook.next_look(self.holds, lane, planned_at)
+                pause = None if look is None else max(0.001, look - self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
                 pause = _AGAIN
@@ -211,25 +251,36 @@ class Scheduler:
     async def _know_usage(self, lane: Lane) -> None:
         if not lane.limits_known:
             lane.limiter = MailboxLimiter(lane.limits, await self.spool.usage(lane.name, self.clock.now()))
+            lane.remember((await self.spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
             lane.limits_known = True
 
-    async def _step(self, lane: Lane) -> bool:
-        """Do what the planner says; whether to plan again at once."""
+    def learn_most(self, lane: Lane, recipients: int) -> None:
+        """Exchange took no more than so many in one message: known from now on, after a restart as well."""
+        lane.learn_most(recipients, self.clock.now())
+        self.spawn(self._remember_most(lane))
+
+    async def _remember_most(self, lane: Lane) -> None:
+        with contextlib.suppress(SpoolError):  # then a restart learns it anew
+            await self.spool.remember(_LEARNED + lane.name, lane.learned())
+
+    async def _step(self, lane: Lane) -> float | None:
+        """Do what the planner says. None: plan again at once; else the moment at which there was nothing more to do."""
         await self._know_usage(lane)
         await self._return(lane)
-        await self.holds.tend_senders(lane, self.clock.now())
+        await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":
             lane.quiet()
-        step = plan(self._view(lane))
+        now = self.clock.now()
+        step = plan(outlook.view(self.holds, lane, now))
         if step.give_back:
             await self._give_back(lane)
         if step.claim:
             await self._claim(lane, step.claim)
-            return True
+            return None
         if step.open:
             self._open(lane)
-            return True
-        return False
+            return None
+        return now
 
     async def _return(self, lane: Lane) -> None:
         """Hand back what is claimed and will not be sent. Raises SpoolError, and then it stays owed."""
@@ -252,79 +303,21 @@ class Scheduler:
             people = {one.address: held for one in claim.envelope.recipients}
             done, answer = Settlement(claim.id, people, counts=False, hold_key=hold.key), None
             if claim.direct:
-                done, answer = judge(claim, done)
+                done, answer = self.answers.judge(claim, done)
             await self.spool.settle(done, self.clock.now())
             self.answers.settled(claim.id, answer)
             lane.shelved.pop(0)
-
-    def _view(self, lane: Lane) -> LaneView:
-        now, hold = self.clock.now(), lane.the_hold()
-        return LaneView(
-            now=now,
-            held=hold is not None,
-            held_at_login=hold is not None and hold.at_login,
-            probe_due=self.holds.probe_due(lane, now),
-            resting_until=max(lane.resting_until, lane.limiter.paused_until),
-            may_have_work=lane.may_have_work,
-            ready=len(lane.ready),
-            oldest_ready=lane.ready[0][0] if lane.ready else now,
-            budget=self._budget(lane, now),
-            connections=len(lane.carriers),
-            room=lane.room,
-            max_connections=1 if lane.limiter.slowed else max(1, lane.limits.connections),
-            batch_size=lane.batch_size,
-        )
-
-    def _budget(self, lane: Lane, now: float) -> int | None:
-        return lane.limiter.available(now) if lane.limiter.fits(now, lane.need) else 0
-
-    def _pause(self, lane: Lane) -> float | None:
-        """Seconds until the lane must look again by itself; None: only when woken."""
-        now = self.clock.now()
-        times: list[float] = []
-        if lane.next_due is not None and not lane.may_have_work:
-            times.append(lane.next_due)
-        times += [one.next_probe for one in lane.held_senders.values() if one.next_probe is not None]
-        hold = lane.the_hold()
-        if hold is not None:
-            times += [] if lane.carriers else self._probe_times(lane, hold, now)
-        elif lane.may_have_work or lane.ready:
-            times += self._working_times(lane, now)
-        elif not lane.carriers and lane.resting_until <= now:
-            lane.quiet()
-        return max(0.001, min(times) - now) if times else None
-
-    def _working_times(self, lane: Lane, now: float) -> list[float]:
-        rest = max(lane.resting_until, lane.limiter.paused_until)
-        if rest > now:
-            return [rest]
-        times = (
-            [lane.limiter.ready_at(now, lane.need)]
-            if lane.may_have_work and self._budget(lane, now) == 0
-            else []
-        )
-        if lane.ready and 0 < len(lane.carriers) < lane.limits.connections:
-            impatient = lane.ready[0][0] + _IMPATIENCE
-            times += [impatient] if impatient > now else []
-        return times
-
-    def _probe_times(self, lane: Lane, hold: Hold, now: float) -> list[float]:
-        if hold.next_probe is not None and hold.next_probe > now:
-            return [hold.next_probe]
-        return (
-            [lane.limiter.ready_at(now, lane.need)]
-            if lane.may_have_work and self._budget(lane, now) == 0
-            else []
-        )
+            await self.holds.settled(done.hold_key)
 
     async def _claim(self, lane: Lane, count: int) -> None:
         """Claimed mail is in the lane's hands at once, whatever fails afterwards."""
         now = self.clock.now()
         lane.may_have_work = False
-        claims = await self.spool.claim(lane.name, count, now)
+        window = lane.admission.window(count)
+        claims = await self.spool.claim(lane.name, window, now)
         free = self._without_held_senders(lane, claims, now)
-        lane.add(self._within_limits(lane, free, now), now)
-        if len(claims) >= count:
+        lane.add(lane.admission.admit(lane, free, count, now), now)
+        if len(claims) >= window:
             lane.may_have_work = True
         await self._return(lane)
         if not lane.may_have_work:
@@ -346,18 +339,6 @@ class Scheduler:
             else:
                 lane.shelved.append((claim, hold))
         return free
-
-    def _within_limits(self, lane: Lane, claims: list[Claim], now: float) -> list[Claim]:
-        """Those that fit; a message that needs more than is left (many recipients) waits, and those behind it."""
-        lane.need = ONE
-        for index, claim in enumerate(claims):
-            cost = lane.cost(claim)
-            if not lane.limiter.fits(now, cost):
-                lane.need = cost
-                lane.owed += claims[index:]
-                return claims[:index]
-            lane.charge(claim, cost)
-        return claims
 
     async def _give_back(self, lane: Lane) -> None:
         lane.owed += lane.give_back()
@@ -387,69 +368,6 @@ class Scheduler:
         """What keeps new mail of a lane from going; not a hold that is due to be tried, since that needs a message."""
         lane = self._lane(name)
         return None if self.holds.probe_due(lane, self.clock.now()) else lane.the_hold()
-
-    # what carriers tell
-
-    async def could_not_open(self, lane: Lane, trouble: Trouble) -> None:
-        """Dial, TLS, token or login failed."""
-        if trouble.outcome.result is Result.HELD:
-            await self.holds.impose(lane, trouble.outcome, at_login=True)
-            return
-        if trouble.outcome.slow and not lane.limiter.slowed:
-            lane.limiter.throttled(self.clock.now(), 0.0)
-        known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
-        until = lane.rest(trouble, self.clock.now())
-        if not known:
-            events.trouble(
-                where=f"lane {lane.name}",
-                what=trouble.outcome.reason,
-                remedy=trouble.outcome.remedy,
-                again_in=round(until - self.clock.now(), 1),
-            )
-
-    async def opened(self, lane: Lane) -> None:
-        """A connection is authenticated: what was held because it could not be is mended."""
-        lane.resting_until = 0.0
-        hold = lane.the_hold()
-        if hold is not None and hold.at_login:
-            await self.holds.mended(lane, hold)
-
-    async def after_report(self, lane: Lane, claim: Claim, report: Report) -> None:
-        """What an attempt says about the lane, its sender and its upstream."""
-        trouble = report.lane_trouble
-        if trouble is None:
-            lane.well()
-            await self._widen(lane, claim, report)
-            if any(one.result is Result.SENT for one in report.outcomes.values()):
-                await self.holds.sent(lane, claim)
-            return
-        if trouble.slow:
-            self._slow_down(lane, trouble)
-        if trouble.result is Result.HELD:
-            await self.holds.impose(lane, trouble, claim=claim)
-        elif not trouble.slow:
-            lane.rest(Trouble(trouble), self.clock.now())
-
-    async def _widen(self, lane: Lane, claim: Claim, report: Report) -> None:
-        """The same policy reply for a second message: it is about the mailbox, not about one message."""
-        for outcome in report.outcomes.values():
-            if outcome.code != "message-policy" or outcome.reply is None:
-                continue
-            first = lane.refused.setdefault(outcome.reply.enhanced, claim.id)
-            if first != claim.id:
-                lane.refused.clear()
-                await self.holds.impose(lane, dataclasses.replace(outcome, scope=Scope.LANE), claim=claim)
-                return
-
-    def _slow_down(self, lane: Lane, trouble: Outcome) -> None:
-        """A throttling reply slows its mailbox; one about the tenant slows every mailbox (facts 3.2: 5.7.233)."""
-        now, wait = self.clock.now(), trouble.wait if trouble.wait is not None else 60.0
-        if trouble.scope is not Scope.UPSTREAM:
-            lane.slow_down(trouble, now, wait)
-            return
-        lane.upstream.slowed, lane.upstream.slowed_until = trouble, now + wait
-        for name in lane.upstream.lanes | {lane.name}:
-            self.lanes[name].slow_down(trouble, now, wait)
 
 
 def _rules(settings: Settings) -> RetryRules:

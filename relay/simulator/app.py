@@ -13,6 +13,7 @@ from aiohttp import web
 from relay.simulator import pki
 from relay.simulator.control import Control
 from relay.simulator.entra import Entra
+from relay.simulator.entra_users import UserFlows
 from relay.simulator.exchange import Exchange
 from relay.simulator.faults import Faults
 from relay.simulator.graph import Graph
@@ -73,13 +74,16 @@ class Simulator:
         self.ledger = Ledger(lambda: self.state.limits, options.clock)
         self.store = Store(self.directory, options.clock, keep=options.keep)
         self.ca_file, server_file = pki.prepare(self.directory, (options.public_name,))
-        context = pki.server_context(server_file)
+        proxy = pki.interceptor_context(self.directory / "interceptor", (options.public_name,))
+        smtp_tls = pki.server_context(server_file, proxy, lambda: self.state.smtp_front == "intercepts-tls")
+        context = pki.server_context(server_file, proxy, lambda: self.state.https_front == "intercepts-tls")
         services = Services(self.state, self.faults, self.store, self.ledger)
         self._entra = Entra(self.state, self.faults, self.store)
-        self._graph = Graph(services, GraphStore(self.directory))
-        control = Control(services, self.limits_report, self.apply)
+        self._drafts = GraphStore(self.directory)
+        self._graph = Graph(services, self._drafts)
+        control = Control(services, self._drafts, self._entra.users, self.limits_report, self.apply)
         host = options.host
-        self._exchange = Exchange(services, context, host, options.smtp_port)
+        self._exchange = Exchange(services, smtp_tls, host, options.smtp_port)
         self._entra_service = HttpService(self._entra.application(), host, options.https_port, context)
         self._graph_service = HttpService(self._graph.application(), host, options.graph_port, context)
         self._control_service = HttpService(control.application(), host, options.control_port, None)
@@ -118,6 +122,7 @@ class Simulator:
         """Take services down or bring them back as the state says; call it after changing ``state`` directly."""
         await self._exchange.follow(down=self.state.exchange_down)
         await self._entra_service.follow(down=self.state.entra_down == "refuse")
+        await self._graph_service.follow(down=self.state.graph_down == "refuse")
 
     async def change(self, **changes: Any) -> None:
         """Change the tenant as PATCH /state does. Raises ValueError for an unknown key or a bad value."""
@@ -164,11 +169,16 @@ class Simulator:
 
     def limits_report(self) -> dict[str, Any]:
         """For judging: how near each mailbox came to its limits, and Graph's concurrency."""
-        gate = self._graph.gate
-        return {
-            "mailboxes": self.ledger.report(),
-            "graph": {"concurrency": gate.peak, "throttled": dict(gate.throttled)},
-        }
+        return {"mailboxes": self.ledger.report(), "graph": self._graph.gate.rates.report()}
+
+    @property
+    def users(self) -> UserFlows:
+        """Who signs in: approve or decline a device code, revoke what a user has."""
+        return self._entra.users
+
+    def drafts(self) -> list[dict[str, Any]]:
+        """Graph's drafts that were neither sent nor deleted, with their attachments and open upload sessions."""
+        return self._drafts.to_control()
 
     def environment(self) -> dict[str, str]:
         """The variables with which a relay finds this tenant."""

@@ -95,7 +95,7 @@ class Header:
     def __init__(self, block: bytes) -> None:
         text = block.decode("utf-8", "surrogateescape")
         unfolded = re.sub(r"\r?\n(?=[ \t])", "", text)
-        matches = (_FIELD.fullmatch(line) for line in unfolded.splitlines() if line)
+        matches = (_FIELD.fullmatch(line) for line in re.split(r"\r?\n", unfolded) if line)
         self._addresses: dict[str, list[str]] = {}
         self.fields = [(match[1].lower(), match[2]) for match in matches if match]
 

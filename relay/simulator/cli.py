@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ import typer
 from relay.simulator.app import Simulator
 from relay.simulator.faults import Fault
 from relay.simulator.options import DEFAULT_MAILBOXES, SimulatorOptions
-from relay.simulator.state import checked_permissions
+from relay.simulator.state_values import checked_certificate, checked_permissions
 
 Texts = list[str] | None
 
@@ -41,6 +43,14 @@ def read_send_as(texts: list[str]) -> dict[str, set[str]]:
             raise ValueError(f"--send-as reads MAILBOX=ADDRESS, not {text!r}")
         allowed.setdefault(mailbox, set()).add(address)
     return allowed
+
+
+def read_certificate(path: Path) -> str:
+    """A public certificate's PEM text. Raises ValueError."""
+    try:
+        return checked_certificate(path.read_text())
+    except OSError as error:
+        raise ValueError(f"--certificate: {error}") from error
 
 
 def default_mailboxes(domain: str) -> list[str]:
@@ -88,6 +98,15 @@ def run(options: SimulatorOptions) -> int:
     return asyncio.run(serve(options))
 
 
+@contextlib.contextmanager
+def usage_errors() -> Iterator[None]:
+    """A value that does not fit is wrong usage: exit status 2, with the reason."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 def simulator_command(
     directory: Annotated[Path | None, typer.Option("--dir", help="for CA and mail; default: new")] = None,
     host: Annotated[str, typer.Option(help="address to bind")] = "127.0.0.1",
@@ -112,10 +131,13 @@ def simulator_command(
     latency: Annotated[float, typer.Option(help="seconds added to every round trip")] = 0.0,
     fault: Annotated[Texts, typer.Option(help="where:action[:reply][;times=..] (repeatable)")] = None,
     send_as: Annotated[Texts, typer.Option(help="MAILBOX=ADDRESS (repeatable)")] = None,
+    certificate: Annotated[
+        list[Path] | None, typer.Option(help="public certificate, PEM (repeatable)")
+    ] = None,
     no_keep: Annotated[bool, typer.Option("--no-keep", help="count the mail only")] = False,
 ) -> None:
     """A stand-in for Entra ID, Exchange Online SMTP and Graph, for demos, tests and rehearsals."""
-    try:
+    with usage_errors():
         options = SimulatorOptions(
             directory=directory or Path(tempfile.mkdtemp(prefix="relay-simulator-")),
             host=host,
@@ -140,10 +162,9 @@ def simulator_command(
             latency=latency,
             faults=[Fault.parse(text) for text in fault or []],
             send_as=read_send_as(send_as or []),
+            certificates=[read_certificate(path) for path in certificate or []],
             keep=not no_keep,
         )
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
     raise typer.Exit(run(options))
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from aiohttp import web
 
+from relay.simulator.entra_users import UserFlows
 from relay.simulator.faults import Fault
+from relay.simulator.graph_store import GraphStore
 from relay.simulator.services import Services
 
 Report = Callable[[], dict[str, Any]]
@@ -18,9 +20,18 @@ LONGEST_WAIT = 300.0  # seconds
 class Control:
     """Lists mail, counters and limits; sets faults and state. ``applied`` is awaited after each change of state."""
 
-    def __init__(self, services: Services, report: Report, applied: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        drafts: GraphStore,
+        users: UserFlows,
+        report: Report,
+        applied: Callable[[], Awaitable[None]],
+    ) -> None:
         self._services = services
         self._store = services.store
+        self._draft_store = drafts
+        self._users = users
         self._report = report
         self._applied = applied
 
@@ -33,9 +44,13 @@ class Control:
         app.router.add_get("/counters", self._counters)
         app.router.add_get("/refusals", self._refusals)
         app.router.add_get("/limits", self._limits)
+        app.router.add_get("/drafts", self._drafts)
         app.router.add_get("/faults", self._faults)
         app.router.add_post("/faults", self._faults_add)
         app.router.add_delete("/faults", self._faults_clear)
+        app.router.add_get("/devicecodes", self._device_codes)
+        app.router.add_post("/devicecodes", self._device_code_decide)
+        app.router.add_post("/revoke", self._revoke)
         app.router.add_get("/state", self._state)
         app.router.add_patch("/state", self._state_patch)
         return app
@@ -47,7 +62,7 @@ class Control:
         """What cannot be read or does not fit is answered 400 with the reason."""
         try:
             return await handler(request)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             return web.json_response({"error": str(error)}, status=400)
 
     async def _messages(self, request: web.Request) -> web.Response:
@@ -76,6 +91,9 @@ class Control:
     async def _limits(self, request: web.Request) -> web.Response:
         return web.json_response(self._report())
 
+    async def _drafts(self, request: web.Request) -> web.Response:
+        return web.json_response(self._draft_store.to_control())
+
     async def _faults(self, request: web.Request) -> web.Response:
         return web.json_response([fault.to_json() for fault in self._services.faults.list()])
 
@@ -90,13 +108,37 @@ class Control:
         self._services.faults.clear()
         return web.Response(status=204)
 
+    async def _device_codes(self, request: web.Request) -> web.Response:
+        return web.json_response([vars(device) for device in self._users.devices.values()])
+
+    async def _device_code_decide(self, request: web.Request) -> web.Response:
+        """``{"user": .., "user_code": .., "approve": false}``: a code is entered; without one, the newest."""
+        given = await _object(request, {"user", "user_code", "approve"})
+        device = self._users.decide(
+            given.get("user", ""), approved=given.get("approve", True), user_code=given.get("user_code")
+        )
+        return web.json_response(vars(device))
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        """``{"user": ..}``: the password was changed, so that refresh tokens are void."""
+        self._users.revoke((await _object(request, {"user"}))["user"])
+        return web.Response(status=204)
+
     async def _state(self, request: web.Request) -> web.Response:
         return web.json_response(self._services.state.to_json())
 
     async def _state_patch(self, request: web.Request) -> web.Response:
-        changes = json.loads(await request.text())
-        if not isinstance(changes, dict):
-            raise ValueError("an object is needed")
+        changes = await _object(request)
         self._services.state.patch(changes)
         await self._applied()
         return web.json_response(self._services.state.to_json())
+
+
+async def _object(request: web.Request, known: set[str] | None = None) -> dict[str, Any]:
+    """The body as an object of the known keys. Raises ValueError."""
+    given = json.loads(await request.text())
+    if not isinstance(given, dict):
+        raise ValueError("an object is needed")
+    if known is not None and not set(given) <= known:
+        raise ValueError(f"unknown key: known are {', '.join(sorted(known))}")
+    return given

@@ -1,4 +1,4 @@
-"""Entra ID's part: the discovery document and the token endpoint for the client credentials flow.
+"""Entra ID's part: discovery, the token endpoint for the client credentials flow, and the door to `entra_users`.
 
 Follows Microsoft's "OAuth 2.0 client credentials flow" and the AADSTS error reference; statuses as observed
 (401 for a wrong or expired secret, 400 for the rest).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from relay.simulator import entra_errors as refusal
 from relay.simulator import jwt
+from relay.simulator.entra_users import DEVICE_CODE, UserFlows
 from relay.simulator.faults import Fault, Faults
 from relay.simulator.options import EXCHANGE_PERMISSIONS, GRAPH_PERMISSIONS
 from relay.simulator.state import State
@@ -26,6 +26,12 @@ FOR_EVER = 86400.0  # seconds; a hang ends with the client's patience or the sim
 JWT_BEARER = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 REQUEST_BOUND = 64 * 1024  # octets; a token request is a small form
 _TENANT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[a-z0-9-]+(\.[a-z0-9-]+)+", re.I)
+_NEEDED = {
+    "client_credentials": ("scope",),
+    DEVICE_CODE: ("device_code",),
+    "refresh_token": ("refresh_token",),
+}
+"""Grant type -> what its request cannot do without."""
 _SHARED_TENANTS = ("common", "organizations", "consumers")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -38,6 +44,7 @@ class Entra:
         self.state = state
         self.faults = faults
         self.store = store
+        self.users = UserFlows(state)
         self.authority = ""
 
     def application(self) -> web.Application:
@@ -48,13 +55,22 @@ class Entra:
         app.router.add_get("/{tenant}/.well-known/openid-configuration", self._discovery)
         app.router.add_get("/{tenant}/discovery/v2.0/keys", self._keys)
         app.router.add_post("/{tenant}/oauth2/v2.0/token", self._token)
+        app.router.add_post("/{tenant}/oauth2/v2.0/devicecode", self._device_code)
         return app
 
     @web.middleware
     async def _weather(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer tells Microsoft's time."""
+        response = await self._answer(request, handler)
+        response.headers.setdefault("Date", self.state.http_date())
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Outage, slowness and faults, before the request is looked at."""
         if self.state.latency:
             await asyncio.sleep(self.state.latency)
+        if self.state.https_front == "block-page":
+            return block_page()
         if self.state.entra_down == "503":
             return web.Response(status=503, text="Service Unavailable", headers={"Retry-After": "5"})
         if self.state.entra_down == "hang":
@@ -78,16 +94,17 @@ class Entra:
         return web.json_response(body, status=error.status, headers=error.headers)
 
     def _faulty_answer(self, request: web.Request, fault: Fault) -> web.Response:
-        """``STATUS [AADSTSnumber] [text]``; a plain 5xx has no JSON body, as from Microsoft's front door."""
-        status, _, rest = fault.reply.partition(" ")
+        """``[STATUS] [AADSTSnumber] [text]``; a plain status has no JSON body, as from Microsoft's front door."""
         headers = {"Retry-After": str(int(fault.seconds))} if fault.seconds else {}
-        if not rest:
-            return web.Response(status=int(status), text="Service Unavailable", headers=headers)
-        code, _, text = rest.partition(" ")
-        number = int(code.removeprefix("AADSTS")) if code.removeprefix("AADSTS").isdigit() else 90033
-        name = "temporarily_unavailable" if number == 90033 else "invalid_client"
-        described = text or "A transient error has occurred. Please try again."
-        return self._refused(request, refusal.EntraError(name, number, described, int(status), headers))
+        first, _, rest = fault.reply.partition(" ")
+        status = int(first) if first.isdigit() else 0
+        if status and not rest:
+            return web.Response(status=status, text="Service Unavailable", headers=headers)
+        code, _, text = (rest if status else fault.reply).partition(" ")
+        digits = code.removeprefix("AADSTS")
+        error = refusal.by_number(int(digits) if digits.isdigit() else 90033, text, status)
+        error.headers.update(headers)
+        return self._refused(request, error)
 
     async def _instance(self, request: web.Request) -> web.Response:
         """Where the cloud's endpoints are: asked by libraries that do not know the authority."""
@@ -135,6 +152,16 @@ class Entra:
         }
         return web.json_response({"keys": [key]})
 
+    async def _device_code(self, request: web.Request) -> web.Response:
+        """The beginning of a sign-in on another device (RFC 8628 section 3.1)."""
+        self._check_tenant(request.match_info["tenant"])
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        for name in ("client_id", "scope"):
+            if not form.get(name):
+                raise refusal.missing_parameter(name)
+        self._check_app(form)
+        return web.json_response(self.users.start(form["scope"]))
+
     async def _token(self, request: web.Request) -> web.Response:
         tenant = request.match_info["tenant"]
         self._check_tenant(tenant)
@@ -142,23 +169,39 @@ class Entra:
             raise refusal.common_not_allowed(tenant)
         form = {name: str(value) for name, value in (await request.post()).items()}
         _take_basic_credentials(request, form)
+        if self.state.entra_error is not None:
+            raise refusal.by_number(int(self.state.entra_error))
         self._check_grant(form)
         self._check_app(form)
-        acr = self._check_credential(form)
-        resource = self._resource(form)
-        roles = self.state.permissions & self._grantable(resource)
-        answer: dict[str, object] = {
-            "token_type": "Bearer",
-            "expires_in": int(self.state.token_lifetime),
-            "ext_expires_in": int(self.state.token_lifetime),
-            "access_token": jwt.mint(self.state, self.authority, resource, roles, acr),
-        }
-        if self.state.refresh_in is not None:
-            answer["refresh_in"] = self.state.refresh_in
+        answer = self._tokens(form)
         self.store.counters["tokens"] += 1
         return web.json_response(
             answer, headers={"Cache-Control": "no-store, no-cache", "Pragma": "no-cache"}
         )
+
+    def _tokens(self, form: Mapping[str, str]) -> dict[str, object]:
+        """The answer to a token request whose grant and app are known. Raises EntraError."""
+        if form["grant_type"] != "client_credentials":
+            if not self.state.public_client or form.get("client_secret"):
+                self._check_credential(form)
+            redeem = self.users.refresh if form["grant_type"] == "refresh_token" else self.users.redeem_device
+            return redeem(form, self.authority)
+        acr = self._check_credential(form)
+        resource = self._resource(form)
+        if self.state.conditional_access:
+            raise refusal.blocked_by_policy()
+        if self.state.assignment_required:
+            raise refusal.by_number(501051)
+        claims = jwt.app_claims(self.state, self.state.permissions & self._grantable(resource), acr)
+        answer: dict[str, object] = {
+            "token_type": "Bearer",
+            "expires_in": int(self.state.token_lifetime),
+            "ext_expires_in": int(self.state.token_lifetime),
+            "access_token": jwt.mint(self.state, self.authority, resource, claims),
+        }
+        if self.state.refresh_in is not None:
+            answer["refresh_in"] = self.state.refresh_in
+        return answer
 
     def _check_tenant(self, tenant: str) -> None:
         if tenant.lower() in _SHARED_TENANTS:
@@ -170,11 +213,14 @@ class Entra:
             raise refusal.tenant_not_found(tenant)
 
     def _check_grant(self, form: Mapping[str, str]) -> None:
-        for name in ("grant_type", "client_id", "scope"):
+        for name in ("grant_type", "client_id"):
             if not form.get(name):
                 raise refusal.missing_parameter(name)
-        if form["grant_type"] != "client_credentials":
+        if form["grant_type"] not in _NEEDED:
             raise refusal.unsupported_grant(form["grant_type"])
+        for name in _NEEDED[form["grant_type"]]:
+            if not form.get(name):
+                raise refusal.missing_parameter(name)
 
     def _check_app(self, form: Mapping[str, str]) -> None:
         if form["client_id"].lower() != self.state.client_id.lower():
@@ -193,9 +239,10 @@ class Entra:
             return "2"
         if not form.get("client_secret"):
             raise refusal.no_credential()
-        if not hmac.compare_digest(form["client_secret"].encode(), self.state.client_secret.encode()):
+        known = [secret for secret in self.state.secrets() if secret.is_value(form["client_secret"])]
+        if not known:
             raise refusal.wrong_secret(self.state.client_id)
-        if self.state.secret_is_expired():
+        if all(self.state.clock() >= secret.expires for secret in known):
             raise refusal.expired_secret(self.state.client_id)
         return "1"
 
@@ -209,9 +256,11 @@ class Entra:
             if (claims.get("iss"), claims.get("sub")) not in self.state.federated:
                 raise refusal.federation_unmatched(claims.get("iss"), claims.get("sub"))
             return
-        certificate = jwt.certificate_of(header, self.state.certificates)
-        if certificate is None:
+        certificate = jwt.certificate_of(header, self.state.registered())
+        if certificate is None or not self.state.certificate_is_ready(certificate):
             raise refusal.unknown_certificate("The key was not found.")
+        if not certificate.valid_at(self.state.clock()):
+            raise refusal.expired_certificate()
         if not jwt.signed_by(certificate, header.get("alg"), signed, signature):
             raise refusal.unknown_certificate(
                 "The key was found, but use of the key to verify the signature failed."
@@ -244,10 +293,7 @@ class Entra:
         """The permissions this resource knows; none for a resource that does not exist."""
         if resource == self.state.graph_resource:
             return GRAPH_PERMISSIONS
-        exchange = {
-            self.state.exchange_resource,
-            self.state.exchange_resource.replace("office365.com", "office.com"),
-        }
+        exchange = {self.state.exchange_resource, self.state.exchange_user_resource}
         return EXCHANGE_PERMISSIONS if resource in exchange else frozenset()
 
 
@@ -262,6 +308,12 @@ def _take_basic_credentials(request: web.Request, form: dict[str, str]) -> None:
         raise refusal.no_credential() from error
     form.setdefault("client_id", client_id)
     form.setdefault("client_secret", secret)
+
+
+def block_page() -> web.Response:
+    """What a web filter says in place of the service."""
+    page = "<html><body><h1>Access blocked</h1><p>This site is not allowed by policy.</p></body></html>"
+    return web.Response(status=403, text=page, content_type="text/html", headers={"Server": "Example-Proxy"})
 
 
 async def misbehave(

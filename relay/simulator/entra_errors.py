@@ -6,6 +6,8 @@ import datetime
 import uuid
 from collections.abc import Mapping
 
+from relay.simulator.entra_codes import CODES, UNKNOWN
+
 
 class EntraError(Exception):
     """A refusal: OAuth ``error``, AADSTS number, text, HTTP status, and headers such as Retry-After."""
@@ -175,3 +177,71 @@ def unknown_resource(resource: str) -> EntraError:
         f"The resource principal named {resource} was not found in the tenant. This can happen if the application "
         "has not been installed by the administrator of the tenant or consented to by any user in the tenant.",
     )
+
+
+def by_number(code: int, text: str = "", status: int = 0) -> EntraError:
+    """A refusal by its AADSTS number alone; text and status only where they shall differ from the usual."""
+    error, usual_status, usual_text = CODES.get(code, UNKNOWN)
+    return EntraError(error, code, text or usual_text, status or usual_status)
+
+
+def blocked_by_policy() -> EntraError:
+    """53003: Conditional Access, for workload identities or users."""
+    text = "The access policy does not allow token issuance."
+    return by_number(53003, f"Access has been blocked by Conditional Access policies. {text}")
+
+
+def expired_certificate() -> EntraError:
+    """700027 once more: the certificate is registered, but its dates are over."""
+    return unknown_certificate("The key used is expired.")
+
+
+def authorization_pending() -> EntraError:
+    """70016: the user has not entered the code yet."""
+    text = "The provided request has not yet been authorized by the user. The user must input their code."
+    return EntraError("authorization_pending", 70016, text)
+
+
+def slow_down() -> EntraError:
+    """RFC 8628 section 3.5: polled before the interval was over (Entra's number for it is unverified)."""
+    return EntraError("slow_down", 70016, "The device code is asked for too often: wait longer.")
+
+
+def authorization_declined() -> EntraError:
+    """65004: the user said no."""
+    return EntraError("authorization_declined", 65004, "User declined to consent to access the app.")
+
+
+def device_code_expired() -> EntraError:
+    """70020: nobody entered the code in time."""
+    return EntraError("expired_token", 70020, "The device code has expired.")
+
+
+def bad_device_code() -> EntraError:
+    """70018: no such device code."""
+    return EntraError("bad_verification_code", 70018, "The device code is not valid.")
+
+
+def bad_refresh_token() -> EntraError:
+    """9002313: no refresh token of this tenant and app."""
+    text = "Invalid request. Request is malformed or invalid."
+    return EntraError("invalid_grant", 9002313, text)
+
+
+def refresh_token_inactive(issued: str, days: float) -> EntraError:
+    """700082: not used for so long."""
+    text = (
+        "The refresh token has expired due to inactivity. "
+        f"The token was issued on {issued} and was inactive for {days:.0f} days."
+    )
+    return EntraError("invalid_grant", 700082, text)
+
+
+def refresh_token_revoked(issued: str, valid_from: str) -> EntraError:
+    """50173: the password was changed, or an administrator revoked the sessions."""
+    text = (
+        "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user might have "
+        f"changed or reset their password. The grant was issued on '{issued}' and the TokensValidFrom date (before "
+        f"which tokens are not valid) for this user is '{valid_from}'."
+    )
+    return EntraError("invalid_grant", 50173, text)

@@ -26,7 +26,18 @@ PLACES = [
     "end-of-data",
     "token",
     "graph",
-]  # in the order they come
+    "graph-send",
+    "graph-draft",
+    "graph-get",
+    "graph-attach",
+    "graph-session",
+    "graph-chunk",
+    "graph-draft-send",
+    "graph-delete",
+    "graph-cancel",
+    "graph-application",
+    "graph-key",
+]  # in the order they come; `graph` is each of those below it
 ACTIONS = ("reply", "drop", "drop-after-accept", "hang", "delay", "close")
 
 DEFAULT_REPLIES = {
@@ -64,10 +75,12 @@ class Fault:
             raise ValueError(f"unknown place {self.where!r}: one of {', '.join(PLACES)}")
         if self.action not in ACTIONS:
             raise ValueError(f"unknown action {self.action!r}: one of {', '.join(ACTIONS)}")
-        if self.action == "drop-after-accept" and self.where not in ("end-of-data", "graph"):
+        if self.action == "drop-after-accept" and not (
+            self.where == "end-of-data" or self.where.startswith("graph")
+        ):
             raise ValueError("drop-after-accept belongs to end-of-data or graph")
         if self.action == "reply" and not self.reply:
-            self.reply = DEFAULT_REPLIES.get(self.where, FALLBACK_REPLY)
+            self.reply = DEFAULT_REPLIES.get(self.where.partition("-")[0], FALLBACK_REPLY)
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -104,7 +117,7 @@ class Fault:
 
     def matches(self, where: str, mailbox: str | None, recipients: Sequence[str]) -> bool:
         """Whether this fault concerns the event, whatever its count says."""
-        if where != self.where:
+        if where != self.where and not where.startswith(f"{self.where}-"):
             return False
         if self.mailbox is not None and self.mailbox.lower() != (mailbox or "").lower():
             return False

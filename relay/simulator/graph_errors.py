@@ -80,6 +80,20 @@ def bad_body(text: str) -> GraphError:
     return GraphError(400, "RequestBodyRead", text)
 
 
+def unknown_property(name: str, kind: str) -> GraphError:
+    """400: no such property on the type."""
+    text = (
+        f"The property '{name}' does not exist on type 'microsoft.graph.{kind}'. Make sure to only use property "
+        "names that are defined by the type or mark the type as open type."
+    )
+    return bad_body(text)
+
+
+def read_only(name: str) -> GraphError:
+    """400: a property that the service sets itself."""
+    return GraphError(400, "ErrorInvalidPropertySet", f"The property '{name}' is read-only and can't be set.")
+
+
 def bad_request(text: str) -> GraphError:
     """400 in general."""
     return GraphError(400, "BadRequest", text)
@@ -128,6 +142,26 @@ def attachment_too_large() -> GraphError:
     return GraphError(400, "ErrorAttachmentSizeLimitExceeded", "The attachment size exceeds the limit.")
 
 
+def no_user() -> GraphError:
+    """400: ``/me`` with an app's token."""
+    return bad_request("/me request is only valid with delegated authentication flow.")
+
+
+def unsupported_media(kind: str) -> GraphError:
+    """415: neither JSON nor, where it may be, base64 MIME as text/plain."""
+    return GraphError(415, "UnsupportedMediaType", f"The content type '{kind}' is not supported here.")
+
+
+def length_required() -> GraphError:
+    """411: the request must say how long it is."""
+    return GraphError(411, "LengthRequired", "A Content-Length header is required.")
+
+
+def session_over() -> GraphError:
+    """404: an upload address that is not known, was completed or cancelled, or has expired."""
+    return GraphError(404, "ErrorItemNotFound", "The upload session was not found or has expired.")
+
+
 def bad_range(text: str) -> GraphError:
     """416: a chunk out of order, or of another length than it says."""
     return GraphError(416, "InvalidContentRange", text)
@@ -147,3 +181,13 @@ def quota_exceeded() -> GraphError:
 def throttled(text: str, seconds: float) -> GraphError:
     """429 with Retry-After."""
     return GraphError(429, "ApplicationThrottled", text, {"Retry-After": str(max(1, round(seconds)))})
+
+
+def bad_proof() -> GraphError:
+    """401: addKey or removeKey with a proof that proves nothing; Graph does not say what is wrong with it."""
+    return GraphError(401, "Authentication_MissingOrMalformed", "Access Token missing or malformed.")
+
+
+def bad_key(text: str) -> GraphError:
+    """400: a key that cannot be added, or is not there to be removed."""
+    return GraphError(400, "Request_BadRequest", text)

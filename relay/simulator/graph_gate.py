@@ -3,57 +3,99 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
-from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from relay.simulator import graph_errors as refusal
 from relay.simulator import jwt
-from relay.simulator.entra import misbehave
+from relay.simulator.entra import block_page, misbehave
 from relay.simulator.faults import Fault
+from relay.simulator.graph_rates import Rates
+from relay.simulator.graph_store import GraphStore
 from relay.simulator.services import Services
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-REQUEST_WINDOW, UPLOAD_WINDOW = 600.0, 300.0  # seconds; "Outlook service limits" of Graph's throttling page
 _RBAC = {"Mail.Send": "rbac-mail-send", "Mail.ReadWrite": "rbac-mail-readwrite"}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, for which mailbox; ``user`` is the address of the signed-in user, None for an app."""
+
+    mailbox: str
+    user: str | None = None
 
 
 class Gate:
     """Guards the handlers; used as a middleware and asked by them."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, drafts: GraphStore) -> None:
         self._services = services
-        self._running = 0
-        self.peak = 0
-        self._requests: defaultdict[str, deque[float]] = defaultdict(deque)
-        self._uploads: defaultdict[str, deque[tuple[float, int]]] = defaultdict(deque)
-        self.throttled: Counter[str] = Counter()
+        self._drafts = drafts
+        self._places: dict[tuple[str, str], str] = {}
+        self.rates = Rates(services.state)
+
+    def add_route(self, app: web.Application, method: str, path: str, handler: Handler, place: str) -> None:
+        """A route whose faults are called ``place``."""
+        route = app.router.add_route(method, path, handler)
+        if route.resource is not None:
+            self._places[(method, route.resource.canonical)] = place
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every answer carries request-id and, when given, client-request-id."""
+        """Every answer carries Date, request-id and, when given, client-request-id."""
+        state = self._services.state
+        if state.https_front == "block-page":
+            return block_page()
         request_id = str(uuid.uuid4())
         client_id = request.headers.get("client-request-id", request_id)
         self._services.store.counters["graph_requests"] += 1
+        mailbox = self._mailbox_of(request)
+        self.rates.note_retry(mailbox)
         try:
-            response = await self._weather(request, handler)
+            response = await self._weather(request, handler, mailbox)
         except refusal.GraphError as error:
-            self._services.store.refuse("graph", None, str(error))
-            body = error.to_json(self._services.state.clock(), request_id, client_id)
-            response = web.json_response(body, status=error.status, headers=error.headers)
-        except web.HTTPNotFound:
-            missing = refusal.no_such_path(request.path.rsplit("/", 1)[-1])
-            body = missing.to_json(self._services.state.clock(), request_id, client_id)
-            response = web.json_response(body, status=missing.status)
+            response = self._refused(error, mailbox, request_id, client_id)
+        except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+            response = self._refused(self._unrouted(request), mailbox, request_id, client_id)
         response.headers.setdefault("request-id", request_id)
         response.headers.setdefault("client-request-id", client_id)
+        response.headers.setdefault("Date", state.http_date())
         return response
 
-    async def _weather(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def _refused(
+        self, error: refusal.GraphError, mailbox: str | None, request_id: str, client_id: str
+    ) -> web.Response:
+        self._services.store.refuse("graph", mailbox, str(error))
+        if error.status == 429:
+            self.rates.penalty(mailbox, float(error.headers.get("Retry-After", 0)))
+        body = error.to_json(self._services.state.clock(), request_id, client_id)
+        return web.json_response(body, status=error.status, headers=error.headers)
+
+    def _unrouted(self, request: web.Request) -> refusal.GraphError:
+        """Why an address leads nowhere; the token is looked at first."""
+        try:
+            claims = self.claims(request)
+        except refusal.GraphError as error:
+            return error
+        if request.path.startswith("/v1.0/me/") and "upn" not in claims:
+            return refusal.no_user()
+        return refusal.no_such_path(request.path.rsplit("/", 1)[-1])
+
+    def _place(self, request: web.Request) -> str:
+        resource = request.match_info.route.resource
+        canonical = resource.canonical if resource is not None else ""
+        return self._places.get((request.method, canonical), "graph")
+
+    async def _weather(
+        self, request: web.Request, handler: Handler, mailbox: str | None
+    ) -> web.StreamResponse:
         state = self._services.state
         if state.latency:
             await asyncio.sleep(state.latency)
@@ -61,9 +103,11 @@ class Gate:
             raise refusal.GraphError(
                 503, "ErrorServerBusy", "The server cannot service this request right now."
             )
-        fault = self._services.faults.take("graph", mailbox=request.match_info.get("user"))
+        fault = self._services.faults.take(self._place(request), mailbox=mailbox)
+        if fault is not None:
+            self._services.store.counters["faults"] += 1
         if fault is not None and fault.action == "drop-after-accept":
-            answer = await self._counted(request, handler)
+            answer = await self._counted(request, handler, mailbox)
             if request.transport is not None:
                 request.transport.abort()
             return answer
@@ -71,7 +115,7 @@ class Gate:
             answered = await misbehave(request, fault, self._faulty_answer)
             if answered is not None:
                 return answered
-        return await self._counted(request, handler)
+        return await self._counted(request, handler, mailbox)
 
     def _faulty_answer(self, request: web.Request, fault: Fault) -> web.Response:
         """``STATUS [code] [text]``, with Retry-After when the fault has seconds."""
@@ -80,18 +124,12 @@ class Gate:
         headers = {"Retry-After": str(int(fault.seconds))} if fault.seconds else {}
         raise refusal.GraphError(int(status), code or "ErrorServerBusy", text or "Please try again.", headers)
 
-    async def _counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _counted(
+        self, request: web.Request, handler: Handler, mailbox: str | None
+    ) -> web.StreamResponse:
         """No more requests at once than the app may have."""
-        limit = self._services.state.limits.graph_concurrency
-        if limit and self._running >= limit:
-            self.throttled["concurrency"] += 1
-            raise refusal.throttled("Application is over its MailboxConcurrency limit.", 1)
-        self._running += 1
-        self.peak = max(self.peak, self._running)
-        try:
+        with self.rates.running(mailbox):
             return await handler(request)
-        finally:
-            self._running -= 1
 
     def claims(self, request: web.Request) -> dict[str, Any]:
         """The claims of the bearer token. Raises GraphError."""
@@ -103,19 +141,23 @@ class Gate:
         except jwt.BadToken as error:
             raise refusal.bad_token(str(error)) from error
 
-    def admit(self, request: web.Request, permission: str) -> str:
-        """The mailbox this request is for. Raises GraphError without the permission or beyond the rate."""
+    def admit(self, request: web.Request, permission: str) -> Caller:
+        """Who calls, for which mailbox. Raises GraphError without the permission or beyond the rate."""
         claims = self.claims(request)
-        user = request.match_info["user"]
-        mailbox = self._mailbox(user)
+        user = claims.get("upn")
+        if user is None and "user" not in request.match_info:
+            raise refusal.no_user()
+        named = request.match_info.get("user", user or "")
+        mailbox = self._mailbox(named)
         if not self._granted(claims, permission, mailbox):
             raise refusal.access_denied()
         if mailbox is None:
-            raise refusal.unknown_user(user)
-        if mailbox in self._services.state.unlicensed:
+            raise refusal.unknown_user(named)
+        state = self._services.state
+        if mailbox in state.unlicensed or mailbox in state.on_premises:
             raise refusal.no_mailbox()
-        self._count_request(mailbox)
-        return mailbox
+        self.rates.count_request(mailbox)
+        return Caller(mailbox, user)
 
     def _mailbox(self, user: str) -> str | None:
         """By address, user principal name or object id."""
@@ -124,40 +166,33 @@ class Gate:
             return user.lower()
         return next((mailbox for mailbox in state.mailboxes if state.user_id(mailbox) == user.lower()), None)
 
+    def _mailbox_of(self, request: web.Request) -> str | None:
+        """The mailbox a request is about, as far as can be told before it is judged."""
+        if "user" in request.match_info:
+            return self._mailbox(request.match_info["user"])
+        upload = self._drafts.uploads.get(request.query.get("authtoken", ""))
+        if upload is not None:
+            return upload.draft.mailbox
+        if not request.path.startswith("/v1.0/me/"):
+            return None
+        try:
+            return self._mailbox(str(self.claims(request).get("upn", "")))
+        except refusal.GraphError:
+            return None
+
     def _granted(self, claims: dict[str, Any], permission: str, mailbox: str | None) -> bool:
-        """Consent in Entra (narrowed by an access policy) and Exchange RBAC add up."""
+        """A user's token serves the user's own mailbox; for an app, Entra's consent and Exchange RBAC add up."""
         state = self._services.state
+        if "upn" in claims:
+            return permission in str(claims.get("scp", "")).split() and mailbox == str(claims["upn"]).lower()
         if permission in claims.get("roles", []):
             return state.graph_scope is None or mailbox is None or mailbox in state.graph_scope
         if _RBAC.get(permission) in state.permissions:
             return state.rbac_scope is None or mailbox in state.rbac_scope
         return False
 
-    def _count_request(self, mailbox: str) -> None:
-        limit, now = self._services.state.limits.graph_requests, self._services.state.clock()
-        recent = self._requests[mailbox]
-        while recent and recent[0] <= now - REQUEST_WINDOW:
-            recent.popleft()
-        recent.append(now)  # refused requests count too
-        if limit and len(recent) > limit:
-            self.throttled["requests"] += 1
-            raise refusal.throttled(
-                "Application is over its request limit.", recent[0] + REQUEST_WINDOW - now
-            )
-
-    def count_upload(self, mailbox: str, size: int) -> None:
-        """Count octets towards the upload bandwidth. Raises GraphError beyond it."""
-        limit, now = self._services.state.limits.graph_upload_rate, self._services.state.clock()
-        recent = self._uploads[mailbox]
-        while recent and recent[0][0] <= now - UPLOAD_WINDOW:
-            recent.popleft()
-        if limit and size + sum(octets for _, octets in recent) > limit:
-            self.throttled["upload"] += 1
-            raise refusal.throttled("Application is over its upload limit.", UPLOAD_WINDOW)
-        recent.append((now, size))
-
-    async def body(self, request: web.Request) -> bytes:
-        """The whole request body. Raises GraphError beyond about 4 MB."""
+    async def body(self, request: web.Request, mailbox: str | None = None) -> bytes:
+        """The whole request body, counted towards the mailbox's upload bandwidth. Raises GraphError beyond 4 MB."""
         bound = self._services.state.limits.graph_request_size
         if bound and (request.content_length or 0) > bound:
             raise refusal.request_too_large()
@@ -167,4 +202,21 @@ class Gate:
             size += len(part)
             if bound and size > bound:
                 raise refusal.request_too_large()
+        if mailbox is not None:
+            self.rates.count_upload(mailbox, size)
         return b"".join(parts)
+
+
+def read_json(request: web.Request, content: bytes) -> dict[str, Any]:
+    """The request as an object. Raises GraphError."""
+    if not content:
+        raise refusal.bad_request("Empty Payload. JSON content expected.")
+    if request.content_type != "application/json":
+        raise refusal.unsupported_media(request.content_type)
+    try:
+        read = json.loads(content.decode("utf-8"))
+    except ValueError as error:
+        raise refusal.bad_request("Unable to read JSON request payload.") from error
+    if not isinstance(read, dict):
+        raise refusal.bad_request("Unable to read JSON request payload.")
+    return read

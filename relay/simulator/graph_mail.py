@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import email.utils
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.header import Header as EncodedHeader
 from email.message import EmailMessage
@@ -20,6 +20,8 @@ from typing import Any
 from relay.simulator import graph_errors as refusal
 from relay.simulator.addresses import valid_address
 from relay.simulator.body import Header
+from relay.simulator.graph_recipients import distinct, header_recipients
+from relay.simulator.state import made_up_name
 
 KEPT_FIELDS = frozenset(
     [
@@ -42,6 +44,8 @@ KEPT_FIELDS = frozenset(
     ]
 )
 _PIECE = 57 * 1024  # octets of a file encoded at once: a multiple of 57, the octets of one base64 line
+NESTED = "message/rfc822"
+Names = Callable[[str], str]  # an address -> the directory's name for it
 _FIELD_START = re.compile(rb"(?m)^(?=[!-9;-~]+[ \t]*:)")
 
 
@@ -57,6 +61,19 @@ class Attachment:
     inline: bool = False
     content_id: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        """The resource as Graph returns it, without the octets."""
+        kind = "itemAttachment" if self.content_type == NESTED else "fileAttachment"
+        shown: dict[str, Any] = {
+            "@odata.type": f"#microsoft.graph.{kind}",
+            "id": self.id,
+            "name": self.name,
+            "contentType": self.content_type,
+            "size": self.size,
+            "isInline": self.inline,
+        }
+        return shown if kind == "itemAttachment" else {**shown, "contentId": self.content_id or None}
+
 
 @dataclass
 class Mail:
@@ -71,6 +88,7 @@ class Mail:
     rest: bytes = b""
     attachments: list[Attachment] = field(default_factory=list)
     boundary: str = ""
+    author: str = ""  # the address shown in From
 
     def pieces(self) -> Iterator[bytes]:
         """The message as it is stored, never whole in memory."""
@@ -82,8 +100,17 @@ class Mail:
             yield f"--{self.boundary}--\r\n".encode()
 
 
-def from_mime(encoded: bytes, mailbox: str, display_name: str, known_headers: set[str]) -> Mail:
-    """Read a base64 MIME message. Raises GraphError for base64 or a header block that cannot be read."""
+def from_mime(
+    encoded: bytes,
+    mailbox: str,
+    display_name: str,
+    known_headers: set[str],
+    names: Names = made_up_name,
+) -> Mail:
+    """Read a base64 MIME message; ``names`` is asked for another author than the mailbox.
+
+    Raises GraphError for base64, a header block or a recipient that cannot be read.
+    """
     try:
         raw = base64.b64decode(re.sub(rb"\s", b"", encoded), validate=True)
     except ValueError as error:
@@ -93,47 +120,57 @@ def from_mime(encoded: bytes, mailbox: str, display_name: str, known_headers: se
     header = Header(block)
     if not header.fields:
         raise refusal.bad_mime()
-    recipients = _distinct(header.addresses("to") + header.addresses("cc") + header.addresses("bcc"))
-    head = _rewritten(block, mailbox, display_name, known_headers)
+    senders = [address for name in ("from", "sender") for address in header.addresses(name)]
+    author = _author(header.addresses("from"), mailbox)
+    name = display_name if author == mailbox else names(author)
     return Mail(
-        recipients=recipients,
-        senders=[address for name in ("from", "sender") for address in header.addresses(name)],
+        recipients=distinct(
+            [address for name in ("to", "cc", "bcc") for address in header_recipients(header.all(name))]
+        ),
+        senders=senders,
         subject=header.text("subject"),
         message_id=header.text("message-id"),
         has_bcc=bool(header.all("bcc")),
-        head=head + b"\r\n",
+        head=_rewritten(block, author, name, known_headers) + b"\r\n",
         rest=body,
+        author=author,
     )
 
 
-def _rewritten(block: bytes, mailbox: str, display_name: str, known_headers: set[str]) -> bytes:
-    """The header block with Graph's From, and without what Graph drops (Bcc and Return-Path among it)."""
-    kept = [_line("From", _formatted(display_name, mailbox))]
+def _author(stated: list[str], mailbox: str) -> str:
+    """Whose address From shows: the one stated when it is another's (whether that is allowed is judged later)."""
+    return stated[0] if stated and stated[0] and stated[0].lower() != mailbox else mailbox
+
+
+def _rewritten(block: bytes, author: str, name: str, known_headers: set[str]) -> bytes:
+    """The header block with Graph's From, a Return-Path of its own, and without what Graph drops (Bcc too)."""
+    kept = [_line("From", _formatted(name, author))]
     for text in filter(None, _FIELD_START.split(block)):
-        name = text.split(b":", 1)[0].strip().lower().decode("ascii", "replace")
-        if name in KEPT_FIELDS or name.startswith("content-") or name in known_headers:
+        field_name = text.split(b":", 1)[0].strip().lower().decode("ascii", "replace")
+        if field_name == "return-path":
+            kept.append(_line("Return-Path", author))
+        elif field_name in KEPT_FIELDS or field_name.startswith("content-") or field_name in known_headers:
             kept.append(re.sub(rb"\r?\n", b"\r\n", text))
     return b"".join(kept)
 
 
-def from_json(
-    message: dict[str, Any], mailbox: str, display_name: str, attachments: list[Attachment]
-) -> Mail:
-    """Build the MIME text of a JSON message that has passed the schema."""
+def from_json(message: dict[str, Any], mailbox: str, names: Names, attachments: list[Attachment]) -> Mail:
+    """Build the MIME text of a JSON message that has passed the schema. Raises GraphError for a bad recipient."""
     lists = {name: _recipients(message, name) for name in ("toRecipients", "ccRecipients", "bccRecipients")}
+    senders = [_address(message[name]) for name in ("from", "sender") if message.get(name)]
+    author = _author(senders, mailbox)
     text = _text_part(message.get("body") or {})
-    message_id = message.get("internetMessageId") or email.utils.make_msgid(domain="simulator.outlook.com")
-    head = _head(message, mailbox, display_name, lists, message_id)
+    message_id = message["internetMessageId"]
+    head = _head(message, _formatted(names(author), author), lists, message_id)
     boundary = ""
     if attachments:
         boundary = f"_004_{email.utils.make_msgid(domain='b')[1:-3].replace('.', '')}_"
-        head += _line("MIME-Version", "1.0") + _line(
-            "Content-Type", f'multipart/mixed; boundary="{boundary}"'
-        )
+        subtype = "related" if all(attachment.inline for attachment in attachments) else "mixed"
+        kind = f'multipart/{subtype}; boundary="{boundary}"'
+        head += _line("MIME-Version", "1.0") + _line("Content-Type", kind)
         text = f"\r\n--{boundary}\r\n".encode() + text + b"\r\n"
-    senders = [_address(message[name]) for name in ("from", "sender") if message.get(name)]
     return Mail(
-        recipients=_distinct([address for entries in lists.values() for _, address in entries]),
+        recipients=distinct(_checked([address for entries in lists.values() for _, address in entries])),
         senders=senders,
         subject=message.get("subject") or "",
         message_id=message_id,
@@ -142,17 +179,31 @@ def from_json(
         rest=text,
         attachments=attachments,
         boundary=boundary,
+        author=author,
     )
+
+
+def new_message_id() -> str:
+    """A Message-ID as Exchange gives one to a message without."""
+    return email.utils.make_msgid(domain="simulator.outlook.com")
+
+
+def nested(item: dict[str, Any]) -> bytes:
+    """The text of an itemAttachment's message: as given, nobody is put into its From."""
+    lists = {name: _recipients(item, name) for name in ("toRecipients", "ccRecipients", "bccRecipients")}
+    author = item.get("from") or item.get("sender")
+    entry = (str(author["emailAddress"].get("name") or ""), _address(author)) if author else ("", "")
+    message_id = item.get("internetMessageId") or new_message_id()
+    return _head(item, _formatted(*entry), lists, message_id) + _text_part(item.get("body") or {})
 
 
 def _head(
     message: dict[str, Any],
-    mailbox: str,
-    display_name: str,
+    author: str,
     lists: dict[str, list[tuple[str, str]]],
     message_id: str,
 ) -> bytes:
-    lines = [_line("From", _formatted(display_name, mailbox))]
+    lines = [_line("From", author)]
     for name, key in (("To", "toRecipients"), ("Cc", "ccRecipients")):
         if lists[key]:
             lines.append(_line(name, ",\r\n ".join(_formatted(*entry) for entry in lists[key])))
@@ -161,8 +212,12 @@ def _head(
     lines.append(_line("Subject", _encoded(message.get("subject") or "")))
     lines.append(_line("Date", email.utils.format_datetime(email.utils.localtime())))
     lines.append(_line("Message-ID", message_id))
-    if message.get("importance", "normal") != "normal":
-        lines.append(_line("Importance", message["importance"]))
+    if (importance := str(message.get("importance") or "normal").lower()) != "normal":
+        lines.append(_line("Importance", importance))
+    if message.get("isReadReceiptRequested"):
+        lines.append(_line("Disposition-Notification-To", author))
+    if message.get("isDeliveryReceiptRequested"):
+        lines.append(_line("Return-Receipt-To", author))
     custom = message.get("internetMessageHeaders", [])
     return b"".join(lines + [_line(header["name"], _encoded(header["value"])) for header in custom])
 
@@ -177,6 +232,7 @@ def _encoded(text: str) -> str:
 
 
 def _formatted(name: str, address: str) -> str:
+    name = " ".join(name.split())  # no line ends: they would begin a field of their own
     if address.isascii():
         return email.utils.formataddr((name, address))
     return f"{_encoded(name)} <{address}>"
@@ -190,14 +246,11 @@ def _recipients(message: dict[str, Any], name: str) -> list[tuple[str, str]]:
     return [(str(item["emailAddress"].get("name") or ""), _address(item)) for item in message.get(name) or []]
 
 
-def _distinct(addresses: list[str]) -> list[str]:
-    """Each address once, whatever its case. Raises GraphError for one that is no address."""
-    found: dict[str, str] = {}
-    for address in filter(None, addresses):
-        if not valid_address(address):
-            raise refusal.invalid_recipients()
-        found.setdefault(address.lower(), address)
-    return list(found.values())
+def _checked(addresses: list[str]) -> list[str]:
+    """The same addresses. Raises GraphError for one that is none, or an entry without any."""
+    if not all(map(valid_address, addresses)):
+        raise refusal.invalid_recipients()
+    return addresses
 
 
 def _text_part(body: dict[str, Any]) -> bytes:
@@ -208,18 +261,21 @@ def _text_part(body: dict[str, Any]) -> bytes:
 
 
 def _attachment_part(attachment: Attachment, boundary: str) -> Iterator[bytes]:
-    """One file as a MIME part, encoded piece by piece."""
+    """One file as a MIME part, encoded piece by piece; a message goes in as it is (RFC 2046 section 5.2.1)."""
     name = email.utils.encode_rfc2231(attachment.name, "utf-8")
     disposition = "inline" if attachment.inline else "attachment"
+    plain = attachment.content_type.lower() == NESTED
     lines = [
         f"--{boundary}",
         f"Content-Type: {attachment.content_type or 'application/octet-stream'}",
         f"Content-Disposition: {disposition}; filename*={name}",
-        "Content-Transfer-Encoding: base64",
+        f"Content-Transfer-Encoding: {'8bit' if plain else 'base64'}",
     ]
     if attachment.content_id:
-        lines.append(f"Content-ID: <{attachment.content_id}>")
+        lines.append(f"Content-ID: <{attachment.content_id.strip('<>')}>")
     yield "\r\n".join([*lines, "", ""]).encode()
     with attachment.path.open("rb") as file:
         while piece := file.read(_PIECE):
-            yield base64.encodebytes(piece).replace(b"\n", b"\r\n")
+            yield piece if plain else base64.encodebytes(piece).replace(b"\n", b"\r\n")
+    if plain:
+        yield b"\r\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.simulator import graph_errors as refusal
-from relay.simulator.graph_mail import Attachment, Mail
+from relay.simulator.graph_mail import NESTED, Attachment, Mail, nested, new_message_id
 
 SESSION_LIFE = 3600.0  # seconds an upload session stays open (unverified)
 
@@ -41,6 +41,25 @@ class Draft:
             **shown,
         }
 
+    def to_control(self, uploads: list[Upload]) -> dict[str, Any]:
+        """What a test wants to know of a draft that is left over; ``uploads`` are its open sessions."""
+        return {
+            "id": self.id,
+            "mailbox": self.mailbox,
+            "subject": self.mime.subject if self.mime else self.message.get("subject"),
+            "message_id": self.mime.message_id if self.mime else self.message.get("internetMessageId"),
+            "attachments": [{"name": one.name, "size": one.size} for one in self.attachments],
+            "uploads": [
+                {
+                    "name": upload.attachment.name,
+                    "size": upload.attachment.size,
+                    "received": upload.received,
+                    "expires": upload.expires,
+                }
+                for upload in uploads
+            ],
+        }
+
 
 @dataclass
 class Upload:
@@ -52,14 +71,26 @@ class Upload:
     expires: float
     received: int = 0
 
-    def to_json(self, url: str | None = None) -> dict[str, Any]:
-        """The session as Graph returns it; ``uploadUrl`` only at its creation."""
-        expires = datetime.datetime.fromtimestamp(self.expires, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    def created_json(self, context: str, url: str) -> dict[str, Any]:
+        """The session as Graph returns it at its creation."""
         return {
-            **({"uploadUrl": url} if url else {}),
-            "expirationDateTime": expires,
-            "nextExpectedRanges": [f"{self.received}-"],
+            "@odata.context": f"{context}#microsoft.graph.uploadSession",
+            "uploadUrl": url,
+            "expirationDateTime": self._expiration(),
+            "nextExpectedRanges": ["0-"],
         }
+
+    def progress_json(self, context: str) -> dict[str, Any]:
+        """The session as the upload address returns it: no ``uploadUrl``, and only the start of what is missing."""
+        return {
+            "@odata.context": f"{context}#AttachmentSessions/$entity",
+            "ExpirationDateTime": self._expiration(),
+            "nextExpectedRanges": [str(self.received)],
+        }
+
+    def _expiration(self) -> str:
+        moment = datetime.datetime.fromtimestamp(self.expires, datetime.UTC)
+        return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class GraphStore:
@@ -74,7 +105,9 @@ class GraphStore:
         self.known_headers: dict[str, set[str]] = {}
 
     def draft_add(self, mailbox: str, message: dict[str, Any], mime: Mail | None = None) -> Draft:
-        """A new draft; the attachments within the JSON move to disk."""
+        """A new draft with a Message-ID; the attachments within the JSON move to disk."""
+        if mime is None and not message.get("internetMessageId"):
+            message = {**message, "internetMessageId": new_message_id()}
         identity = base64.urlsafe_b64encode(b"AAMk" + secrets.token_bytes(44)).decode()
         draft = Draft(identity, mailbox, message, mime)
         for attachment in message.get("attachments") or []:
@@ -98,8 +131,12 @@ class GraphStore:
             attachment.path.unlink(missing_ok=True)
 
     def attachment_add(self, draft: Draft, content: dict[str, Any]) -> Attachment:
-        """Store a fileAttachment that has passed the schema."""
-        data = base64.b64decode(content.get("contentBytes") or "")
+        """Store a fileAttachment or itemAttachment that has passed the schema."""
+        if "item" in content:
+            data = nested(content["item"])
+            content = {**content, "contentType": NESTED}
+        else:
+            data = base64.b64decode(content.get("contentBytes") or "")
         attachment = self._attachment(content, len(data))
         attachment.path.write_bytes(data)
         draft.attachments.append(attachment)
@@ -129,7 +166,7 @@ class GraphStore:
         """The session of this address. Raises GraphError when it is unknown or has expired."""
         upload = self.uploads.get(token)
         if upload is None or now >= upload.expires:
-            raise refusal.not_found()
+            raise refusal.session_over()
         return upload
 
     def upload_write(self, upload: Upload, data: bytes) -> bool:
@@ -142,6 +179,13 @@ class GraphStore:
         upload.draft.attachments.append(upload.attachment)
         del self.uploads[upload.token]
         return True
+
+    def to_control(self) -> list[dict[str, Any]]:
+        """Every draft that has neither been sent nor deleted, with its open upload sessions."""
+        return [
+            draft.to_control([upload for upload in self.uploads.values() if upload.draft is draft])
+            for draft in self.drafts.values()
+        ]
 
     def upload_cancel(self, upload: Upload) -> None:
         """Forget a session and what it received."""

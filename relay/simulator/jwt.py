@@ -12,12 +12,12 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from relay.simulator.credentials import Certificate
 from relay.simulator.state import State
 
 ALLOWED_SKEW = 300.0  # seconds that Microsoft's services forgive
@@ -53,13 +53,45 @@ def unb64url(text: str) -> bytes:
         raise BadToken(str(error)) from error
 
 
-def mint(state: State, authority: str, resource: str, roles: Iterable[str], acr: str) -> str:
-    """An app-only access token with the claims of Microsoft's "access token claims reference".
-
-    ``acr`` is ``1`` for a secret and ``2`` for a certificate; ``roles`` is left out when there are none.
-    """
-    now = int(state.clock())
+def app_claims(state: State, roles: Iterable[str], acr: str) -> dict[str, Any]:
+    """What an app's token says of it; ``acr`` is ``1`` for a secret, ``2`` for a certificate."""
     claims: dict[str, Any] = {
+        "appidacr": acr,
+        "idtyp": "app",
+        "oid": state.service_principal_id(),
+        "roles": sorted(roles),
+        "sub": state.service_principal_id(),
+        "wids": ["0997a1d0-0d1d-4acb-b408-d5ca73121e90"],
+    }
+    if not claims["roles"]:
+        del claims["roles"]
+    return claims
+
+
+def user_claims(state: State, user: str, permissions: Iterable[str]) -> dict[str, Any]:
+    """What a signed-in user's token says: ``scp`` in place of ``roles``, and who it is."""
+    return {
+        "appidacr": "0",
+        "idtyp": "user",
+        "name": state.display_name(user),
+        "oid": state.user_id(user),
+        "preferred_username": user,
+        "scp": " ".join(permissions),
+        "sub": state.user_id(user),
+        "unique_name": user,
+        "upn": user,
+    }
+
+
+def client_info(state: State, user: str) -> str:
+    """The ``client_info`` by which Microsoft's libraries tell accounts apart."""
+    return _part({"uid": state.user_id(user), "utid": state.tenant_id})
+
+
+def mint(state: State, authority: str, resource: str, claims: dict[str, Any]) -> str:
+    """A token for this resource with the claims of Microsoft's "access token claims reference"."""
+    now = int(state.clock())
+    every: dict[str, Any] = {
         "aud": resource,
         "iss": f"https://sts.windows.net/{state.tenant_id}/",
         "iat": now - 300,
@@ -68,24 +100,17 @@ def mint(state: State, authority: str, resource: str, roles: Iterable[str], acr:
         "aio": b64url(secrets.token_bytes(36)),
         "app_displayname": "relay (simulated)",
         "appid": state.client_id,
-        "appidacr": acr,
         "idp": f"https://sts.windows.net/{state.tenant_id}/",
-        "idtyp": "app",
-        "oid": state.service_principal_id(),
         "rh": b64url(secrets.token_bytes(48)),
-        "roles": sorted(roles),
         "sid": str(uuid.uuid4()),
-        "sub": state.service_principal_id(),
         "tid": state.tenant_id,
         "uti": b64url(secrets.token_bytes(16)),
         "ver": "1.0",
-        "wids": ["0997a1d0-0d1d-4acb-b408-d5ca73121e90"],
         "xms_authority": authority,
+        **claims,
     }
-    if not claims["roles"]:
-        del claims["roles"]
     header = {"typ": "JWT", "nonce": b64url(secrets.token_bytes(32)), "alg": "RS256", "kid": key_id()}
-    signed = f"{_part(header)}.{_part(claims)}"
+    signed = f"{_part(header)}.{_part(every)}"
     signature = signing_key().sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
     return f"{signed}.{b64url(signature)}"
 
@@ -108,8 +133,11 @@ def read(token: str) -> tuple[dict[str, Any], dict[str, Any], bytes, bytes]:
     return header, claims, f"{pieces[0]}.{pieces[1]}".encode(), unb64url(pieces[2])
 
 
-def verify_own(token: str, state: State, resource: str) -> dict[str, Any]:
-    """The claims of a token that this Entra issued for this resource and that is in its time. Raises BadToken."""
+def verify_own(token: str, state: State, *resources: str) -> dict[str, Any]:
+    """The claims of a token that this Entra issued for one of these resources and that is in its time.
+
+    Raises BadToken.
+    """
     header, claims, signed, signature = read(token)
     if header.get("kid") != key_id():
         raise BadToken("signed by an unknown key")
@@ -117,7 +145,7 @@ def verify_own(token: str, state: State, resource: str) -> dict[str, Any]:
         signing_key().public_key().verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
     except InvalidSignature as error:
         raise BadToken("the signature is wrong") from error
-    if claims.get("aud") != resource:
+    if claims.get("aud") not in resources:
         raise BadToken(f"the token is for {claims.get('aud')}")
     if claims.get("tid") != state.tenant_id:
         raise BadToken("the token is of another tenant")
@@ -126,21 +154,20 @@ def verify_own(token: str, state: State, resource: str) -> dict[str, Any]:
     return claims
 
 
-def certificate_of(header: dict[str, Any], registered: Iterable[str]) -> x509.Certificate | None:
+def certificate_of(header: dict[str, Any], registered: Iterable[Certificate]) -> Certificate | None:
     """The registered certificate that an assertion's header names by ``x5t#S256`` or ``x5t`` (padded or not)."""
     named = {str(header.get(field, "")).rstrip("=") for field in ("x5t#S256", "x5t")}
-    for pem in registered:
-        certificate = x509.load_pem_x509_certificate(pem.encode())
-        der = certificate.public_bytes(Encoding.DER)
+    for certificate in registered:
+        der = certificate.x509.public_bytes(Encoding.DER)
         sha1 = hashlib.sha1(der, usedforsecurity=False).digest()  # the legacy thumbprint of x5t
         if named & {b64url(hashlib.sha256(der).digest()), b64url(sha1)}:
             return certificate
     return None
 
 
-def signed_by(certificate: x509.Certificate, algorithm: object, signed: bytes, signature: bytes) -> bool:
+def signed_by(certificate: Certificate, algorithm: object, signed: bytes, signature: bytes) -> bool:
     """Whether the certificate's key made the signature, with RS256 or PS256 (what Entra takes)."""
-    key = certificate.public_key()
+    key = certificate.x509.public_key()
     if not isinstance(key, rsa.RSAPublicKey):
         return False
     sha256 = hashes.SHA256()

@@ -17,6 +17,13 @@ DISABLED = (
     "Visit https://aka.ms/smtp_auth_disabled for more information."
 )
 BASIC_DISABLED = "535 5.7.139 Authentication unsuccessful, basic authentication is disabled."
+POLICIES = {
+    "security-defaults": "535 5.7.139 Authentication unsuccessful, user is locked by your organization's security "
+    "defaults policy. Contact your administrator.",
+    "conditional-access": "535 5.7.139 Authentication unsuccessful, the request did not meet the criteria to be "
+    "authenticated successfully. Contact your administrator.",
+}
+"""Tenant policies that refuse a good token at SMTP: keys are values of the state ``smtp_policy``."""
 
 
 def read_xoauth2(encoded: bytes) -> tuple[str, str] | None:
@@ -40,17 +47,26 @@ def refusal(state: State, user: str, token: str) -> str | None:
     Every fault of token, grant or mailbox gives the same 5.7.3: Exchange does not tell them apart.
     """
     try:
-        claims = jwt.verify_own(token, state, state.exchange_resource)
+        claims = jwt.verify_own(token, state, state.exchange_resource, state.exchange_user_resource)
     except jwt.BadToken:
         return UNSUCCESSFUL
     if not state.is_mailbox(user) or not _granted(state, claims, user.lower()):
         return UNSUCCESSFUL
+    if state.smtp_policy in POLICIES:
+        return POLICIES[state.smtp_policy]
     where = state.smtp_auth_disabled(user)
     return DISABLED.format(where=where) if where else None
 
 
 def _granted(state: State, claims: dict[str, object], mailbox: str) -> bool:
-    """SMTP.SendAsApp brings the mailbox permission check with it; Exchange RBAC has its own scope instead."""
+    """SMTP.SendAsApp brings the mailbox permission check with it; Exchange RBAC has its own scope instead.
+
+    A signed-in user's token opens the user's own mailbox. An app is nothing to Exchange before New-ServicePrincipal.
+    """
+    if "upn" in claims:
+        return "SMTP.Send" in str(claims.get("scp", "")).split() and claims["upn"] == mailbox
+    if claims["aud"] != state.exchange_resource or not state.exchange_service_principal:
+        return False
     roles = claims.get("roles")
     if isinstance(roles, list) and "SMTP.SendAsApp" in roles:
         return state.full_access is None or mailbox in state.full_access

@@ -65,10 +65,17 @@ class Limits:
     graph_request_size: int = 4 * MEBIBYTE
     graph_attachment_size: int = 3 * MEBIBYTE  # one POST below it, an upload session from it on
     graph_upload_size: int = 150 * MEBIBYTE  # the largest file of an upload session
+    graph_draft_size: int = (
+        0  # files of one draft; both were seen: refused at the last chunk, or (0) at sending
+    )
     graph_concurrency: int = 4  # requests at once, per app
+    graph_mailbox_concurrency: int = 4  # the same, per app and mailbox
     graph_requests: int = 10_000  # per app and mailbox in 10 minutes
     graph_upload_rate: int = 150 * MEBIBYTE  # per app and mailbox in 5 minutes
     graph_messages_per_minute: int = 0  # Microsoft states the 30 a minute for SMTP only
+    device_code_life: float = 900.0
+    device_code_interval: float = 5.0  # between two polls
+    refresh_token_life: float = 90 * 86400.0  # since its last use
     graph_headers: int = 5  # internetMessageHeaders of one message (unverified)
 
 
@@ -104,6 +111,8 @@ class SimulatorOptions(Limits):
     rbac_scope: set[str] | None = None
     graph_scope: set[str] | None = None
     certificates: list[str] = field(default_factory=list)
+    extra_secrets: list[str] = field(default_factory=list)  # valid beside client_secret, for two years
+    public_client: bool = False  # "Allow public client flows", which `relay login` needs
     federated: list[tuple[str, str]] = field(default_factory=list)
     token_lifetime: int = 3599  # seconds
     refresh_in: int | None = None  # seconds; sent with the token when set

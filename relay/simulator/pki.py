@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 from cryptography import x509
@@ -30,12 +31,34 @@ def prepare(directory: Path, extra_names: tuple[str, ...] = ()) -> tuple[Path, P
     return ca_file, server_file
 
 
-def server_context(server_file: Path) -> ssl.SSLContext:
-    """TLS as Exchange Online speaks it: version 1.2 or newer."""
+def server_context(
+    server_file: Path,
+    interceptor: ssl.SSLContext | None = None,
+    intercepted: Callable[[], bool] | None = None,
+) -> ssl.SSLContext:
+    """TLS as Exchange Online speaks it: version 1.2 or newer.
+
+    While ``intercepted`` says so, the handshake is the ``interceptor``'s instead: a proxy in between.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(server_file)
+    if interceptor is not None and intercepted is not None:
+
+        def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+            if intercepted():
+                connection.context = interceptor
+
+        context.sni_callback = choose  # called once for each handshake, with or without a name
     return context
+
+
+def interceptor_context(directory: Path, extra_names: tuple[str, ...] = ()) -> ssl.SSLContext:
+    """The TLS of a proxy that breaks it open: the right names, but issued by an authority of its own."""
+    directory.mkdir(exist_ok=True)
+    ca_file, server_file = directory / "ca.pem", directory / "server.pem"
+    _make(ca_file, server_file, (*SERVICE_NAMES, *extra_names), "Example Proxy Inspection CA")
+    return server_context(server_file)
 
 
 def _fits(server_file: Path, names: tuple[str, ...]) -> bool:
@@ -46,9 +69,11 @@ def _fits(server_file: Path, names: tuple[str, ...]) -> bool:
     return set(names) <= {str(item.value) for item in alternative} and certificate.not_valid_after_utc > month
 
 
-def _make(ca_file: Path, server_file: Path, names: tuple[str, ...]) -> None:
+def _make(
+    ca_file: Path, server_file: Path, names: tuple[str, ...], authority: str = "Relay simulator CA"
+) -> None:
     ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca = _certificate("Relay simulator CA", ca_key, None, names=())
+    ca = _certificate(authority, ca_key, None, names=())
     leaf = _certificate("localhost", leaf_key, (ca, ca_key), names=names)
     ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     private = leaf_key.private_bytes(

@@ -25,6 +25,12 @@ HANDSHAKE = 30.0  # seconds for a TLS handshake
 COMMAND_LENGTH = 4096  # octets, AUTH excepted
 CONCURRENT = "432 4.3.2 STOREDRV.ClientSubmit; Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending"
 NOT_RECOGNIZED = "504 5.7.4 Unrecognized authentication type"
+FOREIGN_HOST = "mailguard.example.net"
+FRONTS = {
+    "strips-starttls": "220 " + "*" * 60,  # how SMTP inspection of a well-known firewall shows itself
+    "foreign-banner": f"220 {FOREIGN_HOST} ESMTP ready",
+}
+"""Banners of what may stand between: keys are values of the state ``smtp_front``."""
 
 Verb = Callable[[str], Awaitable[None]]
 
@@ -85,8 +91,12 @@ class Session(Conversation):
     async def _greet(self) -> None:
         if await self.fault("connect") or await self.fault("banner"):
             raise Over
-        date = email.utils.format_datetime(email.utils.localtime())
-        self.reply(f"220 {self.host} Microsoft ESMTP MAIL Service ready at {date}")
+        front = self.services.state.smtp_front
+        if front in FRONTS:
+            self.reply(FRONTS[front])
+        else:
+            date = email.utils.format_datetime(email.utils.localtime())
+            self.reply(f"220 {self.host} Microsoft ESMTP MAIL Service ready at {date}")
 
     async def _command(self) -> None:
         try:
@@ -122,9 +132,19 @@ class Session(Conversation):
         ]
         lines += ["ENHANCEDSTATUSCODES", "AUTH LOGIN XOAUTH2" if self.channel.tls else "STARTTLS"]
         lines += ["8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"]
+        lines = self._seen_through_front(lines)
         for line in lines[:-1]:
             self.reply(f"250-{line}")
         self.reply(f"250 {lines[-1]}")
+
+    def _seen_through_front(self, lines: list[str]) -> list[str]:
+        """What a firewall's SMTP inspection leaves of the answer: keywords it does not know are crossed out."""
+        front = self.services.state.smtp_front
+        if front == "foreign-banner":
+            return [f"{FOREIGN_HOST} Hello [{self.channel.peer}]", *lines[1:]]
+        if front == "strips-starttls":
+            return ["XXXXXXXA" if line == "STARTTLS" else line for line in lines]
+        return lines
 
     async def _helo(self, argument: str) -> None:
         if not await self.fault("ehlo") and self._hello(argument, extended=False):
@@ -139,6 +159,8 @@ class Session(Conversation):
         return True
 
     async def _starttls(self, argument: str) -> None:
+        if self.services.state.smtp_front == "strips-starttls":
+            return self.error("500 5.3.3 Unrecognized command")
         if self.channel.tls:
             return self.error("503 5.5.2 Only one STARTTLS command can be issued per session")
         if argument or not self.extended:

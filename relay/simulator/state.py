@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
+import email.utils
 import uuid
 from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from relay.simulator.options import CLOUDS, PERMISSIONS, Limits, SimulatorOptions
+from relay.simulator.credentials import Certificate, Secret
+from relay.simulator.options import CLOUDS, Limits, SimulatorOptions
+from relay.simulator.state_values import READERS, TWO_YEARS, checked_permissions, lowered, read_number, shown
 
-TWO_YEARS = 2 * 365 * 86400.0  # seconds; the longest secret the portal offers
-ENTRA_DOWN = (None, "refuse", "503", "hang")
-
-_TEXTS = ("tenant_id", "client_id", "client_secret")
-_FLAGS = [
-    "secret_expired",
-    "app_enabled",
-    "tenant_exists",
-    "any_mailbox",
-    "exchange_down",
-    "graph_down",
-    "smtp_auth_disabled_tenant",
-    "second_334",
-    "refuse_long_lines",
-    "service_principal",
-]
-_NUMBERS = ("token_lifetime", "latency", "secret_expires")
-_ADDRESS_SETS = [
-    "mailboxes",
-    "smtp_auth_disabled_mailboxes",
-    "smtp_auth_enabled_mailboxes",
-    "mailbox_full",
-    "unlicensed",
-    "blocked_senders",
-]
-_SCOPES = ("full_access", "rbac_scope", "graph_scope")
 _LIMITS = frozenset(item.name for item in fields(Limits))
 
 
-def lowered(addresses: Iterable[str]) -> set[str]:
-    """Addresses compare without case throughout."""
-    return {address.lower() for address in addresses}
+def made_up_name(mailbox: str) -> str:
+    """A directory name for a mailbox that was given none."""
+    return mailbox.partition("@")[0].replace(".", " ").replace("-", " ").title()
 
 
 class State:
@@ -49,18 +26,31 @@ class State:
     def __init__(self, options: SimulatorOptions) -> None:
         if options.cloud not in CLOUDS:
             raise ValueError(f"unknown cloud {options.cloud!r}: one of {', '.join(CLOUDS)}")
-        self.clock = options.clock
+        self._clock = options.clock
+        self.clock_skew = 0.0
         self.tenant_id = options.tenant_id
         self.client_id = options.client_id
         self.client_secret = options.client_secret
         self.secret_expires = options.secret_expires or options.clock() + TWO_YEARS
         self.secret_expired = False
         self.secret_key_id = str(uuid.uuid4())
+        self.extra_secrets = [Secret(value, self.secret_expires) for value in options.extra_secrets]
         self.certificates = list(options.certificates)
+        self.certificate_delay = 0.0
+        self._certificate_ready: dict[str, float] = {}
         self.federated = list(options.federated)
         self.exchange_resource, self.graph_resource = CLOUDS[options.cloud]
+        self.exchange_user_resource = self.exchange_resource.replace("office365.com", "office.com")
         self.app_enabled = True
         self.service_principal = True
+        self.exchange_service_principal = True
+        self.conditional_access = False
+        self.assignment_required = False
+        self.public_client = options.public_client
+        self.user_consent = True
+        self.disabled_users: set[str] = set()
+        self.auto_sign_in: str | None = None
+        self.entra_error: float | None = None
         self.tenant_exists = True
         self.permissions = checked_permissions(options.permissions)
         self.token_lifetime: float = options.token_lifetime
@@ -78,14 +68,27 @@ class State:
         self.smtp_auth_enabled_mailboxes: set[str] = set()
         self.mailbox_full: set[str] = set()
         self.unlicensed: set[str] = set()
+        self.on_premises: set[str] = set()
         self.blocked_senders: set[str] = set()
         self.entra_down: str | None = None
+        self.graph_oversize = "413"
+        self.smtp_policy: str | None = None
+        self.smtp_front: str | None = None
+        self.https_front: str | None = None
         self.exchange_down = False
-        self.graph_down = False
+        self.graph_down: bool | str = False
         self.latency = options.latency
         self.second_334 = options.second_334
         self.refuse_long_lines = options.refuse_long_lines
         self.limits = options.limits()
+
+    def clock(self) -> float:
+        """Unix time as Microsoft's side sees it: this machine's, moved by ``clock_skew`` seconds."""
+        return self._clock() + self.clock_skew
+
+    def http_date(self) -> str:
+        """The same for a Date header (RFC 9110 section 5.6.7)."""
+        return email.utils.formatdate(self.clock(), usegmt=True)
 
     def is_mailbox(self, address: str) -> bool:
         """Whether Exchange knows a mailbox of this address."""
@@ -106,16 +109,35 @@ class State:
     def display_name(self, mailbox: str) -> str:
         """The directory's name of a mailbox, made from the address when none was given."""
         given = self.display_names.get(mailbox.lower())
-        return given or mailbox.partition("@")[0].replace(".", " ").replace("-", " ").title()
+        return given or made_up_name(mailbox)
 
     def may_send_as(self, mailbox: str, address: str) -> bool:
         """Whether this mailbox's logon may put the address into From (itself, or Send As)."""
         mailbox, address = mailbox.lower(), address.lower()
         return address == mailbox or address in self.send_as.get(mailbox, ())
 
-    def secret_is_expired(self) -> bool:
-        """Whether the one client secret has passed its end date."""
-        return self.secret_expired or self.clock() >= self.secret_expires
+    def application_id(self) -> str:
+        """The object id of the app registration, which is neither the client id nor the service principal's."""
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.tenant_id}/applications/{self.client_id}"))
+
+    def secrets(self) -> list[Secret]:
+        """Every client secret; the first is ``client_secret``."""
+        expires = min(self.secret_expires, self.clock()) if self.secret_expired else self.secret_expires
+        return [Secret(self.client_secret, expires, key_id=self.secret_key_id), *self.extra_secrets]
+
+    def registered(self) -> list[Certificate]:
+        """Every certificate of the app."""
+        return [Certificate(pem) for pem in self.certificates]
+
+    def certificate_add(self, certificate: Certificate) -> None:
+        """Register a certificate; it logs in once ``certificate_delay`` has passed."""
+        if certificate.thumbprint not in {known.thumbprint for known in self.registered()}:
+            self.certificates.append(certificate.pem)
+            self._certificate_ready[certificate.pem] = self.clock() + self.certificate_delay
+
+    def certificate_is_ready(self, certificate: Certificate) -> bool:
+        """Whether Entra's sign-in service has heard of a certificate that was added."""
+        return self.clock() >= self._certificate_ready.get(certificate.pem, 0.0)
 
     def smtp_auth_disabled(self, mailbox: str) -> str | None:
         """``Mailbox`` or ``Tenant`` when the switch is off there; the mailbox's own setting wins."""
@@ -127,66 +149,31 @@ class State:
 
     def to_json(self) -> dict[str, Any]:
         """Everything that `patch` accepts, with its present value."""
-        shown: dict[str, Any] = {name: getattr(self, name) for name in (*_TEXTS, *_FLAGS, *_NUMBERS)}
-        for name in (*_ADDRESS_SETS, "permissions", "domains"):
-            shown[name] = sorted(getattr(self, name))
-        for name in _SCOPES:
-            value = getattr(self, name)
-            shown[name] = None if value is None else sorted(value)
-        shown["send_as"] = {mailbox: sorted(also) for mailbox, also in self.send_as.items()}
-        shown["display_names"] = dict(self.display_names)
-        shown["entra_down"] = self.entra_down
-        shown["limits"] = {name: getattr(self.limits, name) for name in sorted(_LIMITS)}
-        return shown
+        limits = {name: getattr(self.limits, name) for name in sorted(_LIMITS)}
+        return {**{name: shown(getattr(self, name)) for name in READERS}, "limits": limits}
 
     def patch(self, changes: dict[str, Any]) -> None:
         """Change the tenant; all of it or, on ValueError, nothing. ``secret`` is another name of ``client_secret``."""
         ready = [
-            self._limit(key, value) if key in _LIMITS else self._change(key, value)
+            (self.limits if key in _LIMITS else self, key, _read(key, value))
             for key, value in _flattened(changes)
         ]
         for owner, name, value in ready:
             setattr(owner, name, value)
 
-    def _limit(self, key: str, value: Any) -> tuple[Any, str, Any]:
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise ValueError(f"{key}: a number from 0 up is needed")
-        return self.limits, key, value
 
-    def _change(self, key: str, value: Any) -> tuple[Any, str, Any]:
-        if key in _TEXTS and isinstance(value, str):
-            return self, key, value
-        if key in _FLAGS and isinstance(value, bool):
-            return self, key, value
-        if key in _NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
-            return self, key, value
-        if key in (*_ADDRESS_SETS, "domains") and _is_texts(value):
-            return self, key, lowered(value)
-        if key in _SCOPES and (value is None or _is_texts(value)):
-            return self, key, None if value is None else lowered(value)
-        if key == "permissions" and _is_texts(value):
-            return self, key, checked_permissions(value)
-        if key == "entra_down" and value in ENTRA_DOWN:
-            return self, key, value
-        if key == "send_as" and isinstance(value, dict) and all(_is_texts(also) for also in value.values()):
-            return self, key, {mailbox.lower(): lowered(also) for mailbox, also in value.items()}
-        if key == "display_names" and isinstance(value, dict) and _is_texts(list(value.values())):
-            return self, key, {mailbox.lower(): name for mailbox, name in value.items()}
-        raise ValueError(f"{key}: unknown, or not a fitting value: {value!r}")
-
-
-def checked_permissions(permissions: Iterable[str]) -> set[str]:
-    """The permissions as a set. Raises ValueError for one that nobody could grant."""
-    chosen = set(permissions)
-    if unknown := chosen - PERMISSIONS:
-        raise ValueError(
-            f"unknown permission {', '.join(sorted(unknown))}: known are {', '.join(sorted(PERMISSIONS))}"
-        )
-    return chosen
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list | tuple | set) and all(isinstance(item, str) for item in value)
+def _read(key: str, value: Any) -> Any:
+    """The value, fit for the key. Raises ValueError."""
+    if key not in READERS and key not in _LIMITS:
+        raise ValueError(f"{key}: unknown")
+    try:
+        if key in READERS:
+            return READERS[key](value)
+        if read_number(value) < 0:
+            raise ValueError("a number from 0 up is needed")
+    except ValueError as error:
+        raise ValueError(f"{key}: not a fitting value: {value!r}: {error}") from error
+    return value
 
 
 def _flattened(changes: dict[str, Any]) -> Iterable[tuple[str, Any]]:

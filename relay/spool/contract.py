@@ -12,7 +12,7 @@ Rules that hold for every implementation:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,6 +107,8 @@ class Claim:
     delay_noticed: bool = False
     direct: bool = False
     """See `NewMessage.direct`."""
+    tried_for: str = ""
+    """Key of the sender's or messages' hold that kept it before, if one did: what comes of it says whether that is over."""
     state: str = "active"
     """Its state in the spool; other than ``active`` only where a waiting message is looked at (`Spool.overdue`)."""
 
@@ -128,15 +130,14 @@ class Settlement:
     counts: bool = True
     """Whether the attempt adds to ``attempts``."""
     hold_key: str | None = None
-    """The sender hold that keeps the message, when an outcome is HELD for its sender; see `Spool.release_key`."""
+    """The sender's or messages' hold that keeps the message, when an outcome is HELD; see `Spool.release_key`."""
     notices: tuple[NewMail, ...] = ()
     """Messages to store in the same transaction."""
-    messages: int = 1
-    """SMTP messages that the attempt was to Exchange; as `Spool.begin` was told."""
     behind: bool = False
     """What goes back to the queue goes behind all that waits there: it was tried for the lane, and another one is next."""
     told: bool = False
-    """Somebody hears of the failures: by one of ``notices``, or by a summary that is owed. Then the content may go."""
+    """Nobody is left who must hear of the failures: one of ``notices`` or a summary that is owed tells of them, or
+    nobody may be told. The content goes when the message is finished, unless an earlier failure is still untold."""
     delay_noticed: bool = False
     """The sender has been told of the delay (sets the mark, never clears it)."""
     withdraw: bool = False
@@ -166,9 +167,9 @@ class Hold:
     """Why a lane, a sender or an upstream is not tried."""
 
     scope: str
-    """lane, sender or upstream."""
+    """upstream, lane, sender, or message: messages (or recipients of them) that a cause of their own keeps."""
     key: str
-    """Lane name; ``lane|sender address`` for a sender; upstream name."""
+    """Upstream name; lane name; ``lane|sender address``; ``lane|cause`` for messages."""
     code: str
     reason: str
     remedy: str
@@ -340,8 +341,14 @@ class Spool(Protocol):
         """Give claimed messages back untouched."""
         ...
 
-    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
-        """The attempt starts: durable before it returns. Also counts it in the lane's usage, as so many SMTP messages."""
+    async def begin(
+        self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
+    ) -> None:
+        """A submission to so many recipients starts: durable before it returns, and counted in the lane's usage.
+
+        A message that is split begins several times, one after the other; ``sent``: who has it by the one before,
+        and will not be tried again.
+        """
         ...
 
     async def settle(self, settlement: Settlement, now: float) -> None:
@@ -380,7 +387,15 @@ class Spool(Protocol):
         ...
 
     async def release_key(self, key: str | None, now: float, *, limit: int | None = None) -> int:
-        """Queue again what a sender hold keeps (all of it for None), at most ``limit``, in bounded steps; how many."""
+        """Queue again what a sender's or messages' hold keeps, at most ``limit``, in bounded steps; how many.
+
+        Those held longest first; None: those whose hold is no more. Their claims say what kept them
+        (`Claim.tried_for`).
+        """
+        ...
+
+    async def keeps(self, key: str) -> bool:
+        """Whether any unfinished message is, or was last, kept by that hold."""
         ...
 
     async def holds(self) -> list[Hold]:

@@ -9,6 +9,7 @@ from relay.errors import SpoolError
 from relay.message import Outcome, Recipient, Result
 from relay.spool import ids
 from relay.spool.contract import Claim, Recovered, Settlement
+from relay.spool.holding import begin_own_hold, end_own_hold
 from relay.spool.records import (
     ACTIVE,
     CLAIM_COLUMNS,
@@ -100,19 +101,23 @@ def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
 
 
 def begin(
-    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, messages: int = 1
+    connection: sqlite3.Connection, number: int, now_ms: int, recipients: int, sent: dict[str, Outcome]
 ) -> None:
-    """Mark the attempt and count it in the lane's usage."""
+    """Mark the attempt and count the submission in the lane's usage; the one before it, if any, has ended."""
     row = connection.execute(
-        "UPDATE message SET begun = ? WHERE id = ? AND state = 1 RETURNING lane", (now_ms, number)
+        "SELECT lane, begun FROM message WHERE id = ? AND state = 1", (number,)
     ).fetchone()
     if row is None:
         raise SpoolError(f"message {ids.show(number)} is not claimed")
+    _count_at_the_end(connection, row[0], row[1], now_ms)
+    connection.execute("UPDATE message SET begun = ? WHERE id = ?", (now_ms, number))
+    if sent:
+        _settle_recipients(connection, number, sent)
     second = now_ms // 1000
     connection.executemany(
-        "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients",
-        [(row[0], 1, second, messages, recipients), (row[0], 60, second - second % 60, messages, recipients)],
+        "INSERT INTO usage VALUES (?,?,?,1,?) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + 1, recipients = recipients + excluded.recipients",
+        [(row[0], 1, second, recipients), (row[0], 60, second - second % 60, recipients)],
     )
 
 
@@ -122,7 +127,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> boo
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
-    _count_at_the_end(connection, row[2], row[1], now_ms, done.messages)
+    _count_at_the_end(connection, row[2], row[1], now_ms)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
 
@@ -143,20 +148,26 @@ def _write_down(
         _write_trace(connection, number, done)
     if done.move_to is not None:
         move(connection, number, done.move_to, now_ms)
+    if not done.told and any(one.result is Result.FAILED for one in done.outcomes.values()):
+        connection.execute("UPDATE message SET untold = 1 WHERE id = ?", (number,))
     if done.delay_noticed or done.keep:
         connection.execute(
             "UPDATE message SET delay_noticed = max(delay_noticed, ?), direct = direct * ? WHERE id = ?",
             (done.delay_noticed, not done.keep, number),
         )
     if done.withdraw:
-        delete(connection, number, now_ms, "its client, which was told to try again")
+        delete(connection, number, now_ms, "the relay: its client was never told that we have it")
         return True
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
-        # who was told of the failure has the message's headers; where nobody could be, the operator still has it all
-        return finish(connection, number, now_ms, keep_content=FAILED in kept and not done.told)
+        # who was told of a failure has the message's headers; where nobody could be, the operator still has it all
+        return finish(connection, number, now_ms, keep_content=_is_untold(connection, number))
     if attempted or done.outcomes:
         _reschedule(connection, number, state, done, now_ms)
+    if attempted and done.outcomes and state == QUEUED:
+        # the limits left some of it over: others get a turn first, later mail of its own source (turn + 1 at the
+        # least, and a higher id) does not overtake it
+        connection.execute("UPDATE message SET turn = turn + 1 WHERE id = ?", (number,))
     if done.behind:
         connection.execute(
             "UPDATE message SET turn = 1 + coalesce((SELECT max(o.turn) FROM message o WHERE o.lane = message.lane"
@@ -166,20 +177,22 @@ def _write_down(
     return False
 
 
-def _count_at_the_end(
-    connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int, messages: int
-) -> None:
+def _is_untold(connection: sqlite3.Connection, number: int) -> bool:
+    return bool(connection.execute("SELECT untold FROM message WHERE id = ?", (number,)).fetchone()[0])
+
+
+def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
     """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
     if begun is None or begun // 1000 == now_ms // 1000:
         return
     connection.execute(
-        "UPDATE usage SET messages = messages - ? WHERE lane = ? AND span = 1 AND at = ?",
-        (messages, lane, begun // 1000),
+        "UPDATE usage SET messages = messages - 1 WHERE lane = ? AND span = 1 AND at = ?",
+        (lane, begun // 1000),
     )
     connection.execute(
-        "INSERT INTO usage VALUES (?,1,?,?,0) ON CONFLICT (lane, span, at) DO UPDATE"
-        " SET messages = messages + excluded.messages",
-        (lane, now_ms // 1000, messages),
+        "INSERT INTO usage VALUES (?,1,?,1,0) ON CONFLICT (lane, span, at) DO UPDATE"
+        " SET messages = messages + 1",
+        (lane, now_ms // 1000),
     )
 
 
@@ -226,7 +239,7 @@ def _reschedule(
     last = next((one for one in reversed(done.outcomes.values()) if one.result is not Result.SENT), None)
     connection.execute(
         "UPDATE message SET state = ?, begun = NULL, due = ?, attempts = attempts + ?, reason = ?, remedy = ?,"
-        " held_since = ?, hold_key = coalesce(?, hold_key) WHERE id = ?",
+        " hold_key = coalesce(?, hold_key) WHERE id = ?",
         (
             state,
             ms(done.due)
@@ -235,11 +248,11 @@ def _reschedule(
             1 if done.counts and done.outcomes else 0,
             last.reason if last else "",
             last.remedy if last else "",
-            now_ms if state == HELD else None,
             done.hold_key,
             number,
         ),
     )
+    (begin_own_hold if state == HELD else end_own_hold)(connection, number, now_ms)
 
 
 def finish(connection: sqlite3.Connection, number: int, now_ms: int, *, keep_content: bool) -> bool:
@@ -294,7 +307,8 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
     from relay.spool.intake import lane_for_insert, take_turn
 
     old = connection.execute(
-        "SELECT m.source, l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base"
+        "SELECT m.source, CASE WHEN m.held_since IS NOT NULL THEN 0 ELSE"
+        " l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base END"
         " FROM message m JOIN lane l ON l.id = m.lane WHERE m.id = ?",
         (now_ms, number),
     ).fetchone()
@@ -308,9 +322,11 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
 
 def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
     """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute("SELECT id, begun, direct FROM message WHERE state = 1 ORDER BY id").fetchall()
+    rows = connection.execute("SELECT id, begun, lane FROM message WHERE state = 1 ORDER BY id").fetchall()
     uncertain = [number for number, begun, _ in rows if begun is not None]
     unclaim(connection, [number for number, begun, _ in rows if begun is None])
+    for _, begun, lane in rows:
+        _count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
     for number in uncertain:
         _recover_uncertain(connection, number, now_ms, hold=hold_uncertain)
     waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
@@ -325,10 +341,11 @@ def _recover_uncertain(connection: sqlite3.Connection, number: int, now_ms: int,
     remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it." if hold else ""
     add_event(connection, number, "uncertain", {"reason": reason, "then": then})
     connection.execute(
-        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ?, held_since = ?"
-        " WHERE id = ?",
-        (HELD if hold else QUEUED, reason, remedy, now_ms if hold else None, number),
+        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ? WHERE id = ?",
+        (HELD if hold else QUEUED, reason, remedy, number),
     )
+    if hold:
+        begin_own_hold(connection, number, now_ms)
 
 
 def delete(connection: sqlite3.Connection, number: int, now_ms: int, why: str) -> None:

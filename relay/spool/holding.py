@@ -1,4 +1,8 @@
-"""Holds: why a lane, a sender or an upstream is not tried, and how long its mail was kept from going."""
+"""Holds: why a lane, a sender or an upstream is not tried, and how long its mail was kept from going.
+
+A message's held time never counts twice: while it is held for its own sake (``message.held_since``) its lane's holds
+do not count for it. What they came to before is added to ``held_ms`` then, and ``held_base`` starts anew afterwards.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +43,37 @@ def end_hold(connection: sqlite3.Connection, scope: str, key: str, now_ms: int) 
         (now_ms,),
     )
     return gone
+
+
+_LANES_TIME = (
+    "(SELECT l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE max(0, ?1 - l.held_since) END FROM lane l"
+    " WHERE l.id = message.lane)"
+)
+"""Milliseconds that holds have covered a message's lane, up to now."""
+
+
+def begin_own_hold(connection: sqlite3.Connection, number: int, now_ms: int) -> None:
+    """The message is held for its own sake from now on; nothing changes when it is already."""
+    connection.execute(
+        f"UPDATE message SET held_ms = held_ms + {_LANES_TIME} - held_base, held_since = ?1"
+        " WHERE id = ?2 AND held_since IS NULL",
+        (now_ms, number),
+    )
+
+
+def end_own_hold(connection: sqlite3.Connection, number: int, now_ms: int) -> None:
+    """It is not any more; from now on its lane's holds count again."""
+    connection.execute(
+        f"UPDATE message SET held_ms = held_ms + max(0, ?1 - held_since), held_base = {_LANES_TIME},"
+        " held_since = NULL WHERE id = ?2 AND held_since IS NOT NULL",
+        (now_ms, number),
+    )
+
+
+def keeps(connection: sqlite3.Connection, key: str) -> bool:
+    """Whether an unfinished message is, or was last, kept by a sender's or messages' hold."""
+    row = connection.execute("SELECT 1 FROM message WHERE state < 4 AND hold_key = ? LIMIT 1", (key,))
+    return row.fetchone() is not None
 
 
 def all_holds(connection: sqlite3.Connection) -> list[Hold]:

@@ -11,7 +11,7 @@ from relay.errors import SpoolError
 from relay.spool import ids
 from relay.spool.contract import Filter, Hold, MessageView, RecipientView, Trace, TraceEvent, lane_parts
 from relay.spool.delivery import delete, marks
-from relay.spool.holding import all_holds
+from relay.spool.holding import all_holds, begin_own_hold, end_own_hold
 from relay.spool.records import (
     ACTIVE,
     DEFERRED,
@@ -162,7 +162,7 @@ def _revive(connection: sqlite3.Connection, number: int, now_ms: int) -> bool:
         return False
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state = ?", (number, FAILED))
     connection.execute(
-        "UPDATE message SET state = 0, attempts = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
+        "UPDATE message SET state = 0, attempts = 0, untold = 0, finished = NULL, held_ms = held_ms + ? - received WHERE id = ?",
         (now_ms, number),
     )
     add_event(connection, number, "retried", {"by": "operator"})
@@ -174,13 +174,14 @@ def _hold(connection: sqlite3.Connection, number: int, state: int, now_ms: int) 
         return False
     # without a hold key nothing but an operator lets it go, whatever held it before
     changed = connection.execute(
-        "UPDATE message SET state = 3, due = NULL, held_since = coalesce(held_since, ?), hold_key = NULL,"
+        "UPDATE message SET state = 3, due = NULL, hold_key = NULL,"
         " reason = 'held by an operator', remedy = 'Release it with `relay queue release` when it may go.'"
         " WHERE id = ? AND (state <> 3 OR hold_key IS NOT NULL)",
-        (now_ms, number),
+        (number,),
     ).rowcount
     if not changed:
         return False
+    begin_own_hold(connection, number, now_ms)
     add_event(connection, number, "held", {"by": "operator"})
     return True
 
@@ -194,12 +195,12 @@ def _release(connection: sqlite3.Connection, number: int, state: int, now_ms: in
 
 
 def release_message(connection: sqlite3.Connection, number: int, now_ms: int) -> None:
-    """Back to the queue at the lane's present turn; the time it was held is remembered."""
+    """Back to the queue at the lane's present turn; the time it was held, and what kept it, are remembered."""
+    end_own_hold(connection, number, now_ms)
     connection.execute(
-        "UPDATE message SET state = 0, held_ms = held_ms + max(0, ?1 - coalesce(held_since, ?1)), held_since = NULL,"
-        " hold_key = NULL, reason = '', remedy = '', turn = (SELECT turn FROM lane WHERE lane.id = message.lane)"
-        " WHERE id = ?2",
-        (now_ms, number),
+        "UPDATE message SET state = 0, reason = '', remedy = '', turn = (SELECT turn FROM lane WHERE lane.id = message.lane)"
+        " WHERE id = ?",
+        (number,),
     )
     connection.execute("UPDATE recipient SET state = 0 WHERE message = ? AND state IN (2, 3)", (number,))
 
@@ -207,15 +208,20 @@ def release_message(connection: sqlite3.Connection, number: int, now_ms: int) ->
 def release_key_step(
     connection: sqlite3.Connection, key: str | None, now_ms: int, limit: int
 ) -> list[tuple[int, str]]:
-    """Up to ``limit`` messages that a sender hold keeps (any hold for None) go back to the queue; with their lanes."""
+    """Up to ``limit`` messages that a hold keeps go back to the queue, those held longest first; with their lanes.
+
+    None: those whose hold is no more.
+    """
     rows = connection.execute(
         "SELECT m.id, l.name FROM message m JOIN lane l ON l.id = m.lane"
-        " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (?1 IS NULL OR m.hold_key = ?1) LIMIT ?2",
+        " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (m.hold_key = ?1 OR (?1 IS NULL AND NOT EXISTS"
+        " (SELECT 1 FROM hold h WHERE h.scope IN ('sender', 'message') AND h.key = m.hold_key)))"
+        " ORDER BY m.held_since, m.id LIMIT ?2",
         (key, limit),
     ).fetchall()
     for number, _ in rows:
         release_message(connection, number, now_ms)
-        add_event(connection, number, "released", {"by": "the sender is tried again"})
+        add_event(connection, number, "released", {"by": "relay, to see whether it goes now"})
     return rows
 
 
@@ -223,7 +229,12 @@ def _delete(connection: sqlite3.Connection, number: int, state: int, now_ms: int
     if state == ACTIVE:
         return False
     if state == DONE:
-        return connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        gone = connection.execute("DELETE FROM content WHERE message = ?", (number,)).rowcount > 0
+        if gone:
+            add_event(
+                connection, number, "deleted", {"by": "operator", "what": "its content, kept after it failed"}
+            )
+        return gone
     delete(connection, number, now_ms, "operator")
     return True
 

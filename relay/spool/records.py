@@ -27,10 +27,9 @@ STATES = {number: state for state, number in STATE_NUMBERS.items()}
 
 CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
-    "m.details, m.held_ms + l.held_ms - m.held_base "
-    "+ CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END"
-    "+ CASE WHEN m.held_since IS NULL OR l.held_since IS NOT NULL THEN 0 ELSE {now} - m.held_since END, "
-    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject"
+    "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN {now} - m.held_since"
+    " ELSE l.held_ms - m.held_base + CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END END, "
+    "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject, m.hold_key"
 )
 
 
@@ -63,7 +62,7 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
-     noticed, direct, state, lane_held, subject) = row  # fmt: skip
+     noticed, direct, state, lane_held, subject, hold_key) = row  # fmt: skip
     details = json.loads(packed)
     eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
@@ -84,6 +83,7 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
         held_for=max(0, held) / 1000,
         delay_noticed=bool(noticed),
         direct=bool(direct),
+        tried_for=hold_key or "",
         state=State.HELD if lane_held and state in (QUEUED, DEFERRED) else STATES[state],
     )
 
@@ -141,8 +141,14 @@ def address_pattern(text: str) -> str:
     return pattern[1:-1] if "@" in bare[1:-1] else pattern
 
 
-FROM_MATCHES = "EXISTS (SELECT 1 FROM json_each(m.details, '$.f') f WHERE f.value LIKE {value} ESCAPE '!')"
-"""Whether one of the addresses of a message's From field(s) is like ``{value}``, a parameter's mark."""
+FROM_MATCHES = (
+    "((m.details LIKE '%' || {value} || '%' ESCAPE '!' OR instr(m.details, '\\') > 0)"
+    " AND EXISTS (SELECT 1 FROM json_each(m.details, '$.f') f WHERE f.value LIKE {value} ESCAPE '!'))"
+)
+"""Whether one of the addresses of a message's From field(s) is like ``{value}``, a parameter's mark.
+
+Reading JSON is what costs, so the text is looked at first; where it holds escapes, it may hide what is looked for.
+"""
 
 
 HELD_LANE = "l.held_since IS NOT NULL"
@@ -178,7 +184,7 @@ def where(wanted: Filter) -> tuple[str, list[Any]]:
         add("(l.name = ? OR l.name LIKE ? ESCAPE '!')", wanted.lane, like("/" + wanted.lane.lower())[:-1])
     if wanted.sender is not None:
         pattern = address_pattern(wanted.sender)
-        add(f"(m.sender LIKE ? ESCAPE '!' OR {FROM_MATCHES.format(value='?')})", pattern, pattern)
+        add(f"(m.sender LIKE ? ESCAPE '!' OR {FROM_MATCHES.format(value='?')})", pattern, pattern, pattern)
     if wanted.recipient is not None:
         add(
             "EXISTS (SELECT 1 FROM recipient r WHERE r.message = m.id AND r.address LIKE ? ESCAPE '!')",

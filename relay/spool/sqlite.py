@@ -11,14 +11,14 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from relay.clock import Clock, SystemClock
 from relay.errors import SpoolError
-from relay.message import Body, BytesBody, Content
+from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
 from relay.spool import delivery, holding, ids, operators, upkeep
 from relay.spool.bodies import BodyFiles, FileBody
@@ -209,9 +209,11 @@ class SqliteSpool:
             self._prefetched.pop(text, None)
         await self._writer.run(lambda c: delivery.unclaim(c, numbers))
 
-    async def begin(self, claim_id: str, now: float, recipients: int, messages: int = 1) -> None:
-        number = _number(claim_id)
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, messages))
+    async def begin(
+        self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
+    ) -> None:
+        number, done = _number(claim_id), dict(sent or {})
+        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
         await self._write_down(delivery.settle, settlement, now)
@@ -296,6 +298,9 @@ class SqliteSpool:
             if limit is not None:
                 break
         return released
+
+    async def keeps(self, key: str) -> bool:
+        return await self._read(lambda c: holding.keeps(c, key))
 
     async def holds(self) -> list[Hold]:
         return await self._read(holding.all_holds)
@@ -403,13 +408,15 @@ class SqliteSpool:
             self._swept = True
             await self._read(lambda c: self.bodies.sweep(self._first_id, lambda n: _known(c, n)))
 
-        def change(connection: sqlite3.Connection) -> int:
-            gone = upkeep.forget_finished(connection, ms(now - self._settings.history))
+        def change(connection: sqlite3.Connection) -> tuple[int, list[int], int]:
+            gone, filed = upkeep.forget_finished(connection, ms(now - self._settings.history))
             gone += upkeep.forget_turns(connection)
             upkeep.forget_usage(connection, now)
-            return gone
+            return gone, filed, _bytes(connection)
 
-        gone = await self._writer.run(change)
+        gone, filed, self._stored = await self._writer.run(change)
+        for number in filed:
+            await asyncio.to_thread(self.bodies.remove, number)
         left = await self._read(_checkpoint_and_shrink)
         return 0.05 if gone or left else 30.0
 

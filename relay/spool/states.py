@@ -48,6 +48,8 @@ MOVES: dict[State, frozenset[State]] = {
     State.DELETED: frozenset(),
 }
 
+_STRONGEST = (State.ACTIVE, State.DEFERRED, State.QUEUED, State.HELD)
+
 
 def may_move(before: State, after: State) -> bool:
     """Whether the table allows this move."""
@@ -55,11 +57,11 @@ def may_move(before: State, after: State) -> bool:
 
 
 def message_state(recipients: Iterable[State]) -> str:
-    """The message's state from its recipients': DEFERRED before HELD when an attempt left both, DONE when all are final."""
+    """The message's state from its recipients': DONE when all are final.
+
+    When an attempt left several kinds, a held recipient keeps no other waiting, and a deferred one is not hurried.
+    """
     open_states = {state for state in recipients if state not in FINAL}
     if not open_states:
         return DONE
-    for state in (State.ACTIVE, State.DEFERRED, State.HELD):
-        if state in open_states:
-            return state.value
-    return State.QUEUED.value
+    return next(state.value for state in _STRONGEST if state in open_states)

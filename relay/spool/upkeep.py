@@ -8,11 +8,13 @@ from relay.spool.delivery import marks
 
 _STEP = 200
 """Rows removed in one transaction: a few milliseconds."""
+_PAGES = 256
+"""Pages of 4 kB given back in one go: some milliseconds, in which nobody else writes."""
 _DAY = 86_400
 
 
-def forget_finished(connection: sqlite3.Connection, before_ms: int) -> int:
-    """Traces older than ``spool.history``, some at a time; how many went."""
+def forget_finished(connection: sqlite3.Connection, before_ms: int) -> tuple[int, list[int]]:
+    """Traces older than ``spool.history``, some at a time; how many went, and which of them had a body in a file."""
     numbers = [
         number
         for (number,) in connection.execute(
@@ -21,6 +23,9 @@ def forget_finished(connection: sqlite3.Connection, before_ms: int) -> int:
         )
     ]
     inside = marks(len(numbers))
+    filed = connection.execute(
+        f"SELECT message FROM content WHERE body IS NULL AND message IN ({inside})", numbers
+    ).fetchall()
     for table, column in (
         ("event", "message"),
         ("recipient", "message"),
@@ -28,7 +33,7 @@ def forget_finished(connection: sqlite3.Connection, before_ms: int) -> int:
         ("message", "id"),
     ):
         connection.execute(f"DELETE FROM {table} WHERE {column} IN ({inside})", numbers)
-    return len(numbers)
+    return len(numbers), [number for (number,) in filed]
 
 
 def forget_turns(connection: sqlite3.Connection) -> int:
@@ -49,7 +54,9 @@ def forget_usage(connection: sqlite3.Connection, now: float) -> None:
 
 
 def shrink(connection: sqlite3.Connection) -> int:
-    """Give a few free pages back to the disk; how many are left."""
-    for _ in connection.execute("PRAGMA incremental_vacuum(256)"):
-        pass
+    """Give a few free pages back to the disk; how many are left.
+
+    As a script, since that runs the statement to its end: `execute` stops after its first step, which is one page.
+    """
+    connection.executescript(f"PRAGMA incremental_vacuum({_PAGES:d})")
     return int(connection.execute("PRAGMA freelist_count").fetchone()[0])

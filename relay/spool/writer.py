@@ -39,8 +39,13 @@ def plain_error(error: BaseException) -> SpoolError:
     if isinstance(error, SpoolError):
         return error
     code = getattr(error, "sqlite_errorname", "")
-    full = code == "SQLITE_FULL" or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-    if full:
+    if code == "SQLITE_IOERR_WRITE" or getattr(error, "errno", None) in (errno.EDQUOT, errno.EFBIG):
+        # SQLite calls everything but ENOSPC so: a quota or a limit of file sizes most often
+        return SpoolFull(
+            f"the disk of the spool takes no more: {error}",
+            remedy="Free space, or raise the quota or file size limit there; with room left, check the disk itself.",
+        )
+    if code == "SQLITE_FULL" or getattr(error, "errno", None) == errno.ENOSPC:
         return SpoolFull(
             "the disk of the spool is full", remedy="Free space on the disk that holds spool.url."
         )

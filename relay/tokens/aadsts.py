@@ -129,6 +129,18 @@ REASONS: tuple[Reason, ...] = (
         codes=(50034, 50126, 50055, 50057, 50076, 50079),
     ),
     Reason(
+        "user-login-lapsed",
+        "The user's sign-in has ended: revoked, the password changed, or not used for 90 days.",
+        "Run `relay login` again on this machine, and sign in as the mailbox's user.",
+        codes=(700082, 700084, 50173, 70008, 70043, 50132, 50133, 50078),
+    ),
+    Reason(
+        "device-code-expired",
+        "Nobody signed in before the code ended.",
+        "Run `relay login` again, and enter the new code within 15 minutes.",
+        codes=(70019, 70020),
+    ),
+    Reason(
         "assignment-required",
         "The application must be assigned before it may sign in.",
         f"{ENTERPRISE} > Properties: set Assignment required to No, or assign it under Users and groups.",

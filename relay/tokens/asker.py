@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from relay.clock import Clock
 from relay.errors import TokenError
-from relay.settings import ManagedIdentity, Upstream
+from relay.settings import Certificate, ManagedIdentity, Upstream, UserLogin
 from relay.tokens import claims, credentials, faults
 from relay.tokens.contract import Resource, Token
 from relay.tokens.reasons import Reason, local
@@ -89,7 +89,7 @@ class Asker:
             expires = asked + lifetime
         else:
             expires = claims.seconds(payload, "exp") or asked + _UNSTATED_LIFETIME
-        return Token(value, resource, expires, claims.roles(payload), payload)
+        return Token(value, resource, expires, claims.roles(payload), payload, claims.scopes(payload))
 
     def _ready(self) -> _Client:
         stamp = credentials.stamp(self._upstream.credential)
@@ -102,9 +102,17 @@ class Asker:
     def _is_identity(self) -> bool:
         return isinstance(self._upstream.credential, ManagedIdentity)
 
+    def _is_user(self) -> bool:
+        return isinstance(self._upstream.credential, UserLogin)
+
     def _application(self) -> _Client:
         up = self._upstream
         self._http = Http.for_entra(up.authority, up.proxy, up.ca_file, up.timeout)
+        if self._is_user():
+            from relay.tokens.signin import UserClient
+
+            _quiet_msal()
+            return UserClient(up, self._http, self._clock)
         return _Application(up, self._http)
 
     def _identity(self) -> _Client:
@@ -122,7 +130,12 @@ class Asker:
             said = faults.brief(str(result.get("error_description") or result.get("error") or result))
             busy = last is not None and (last.status_code == 429 or last.status_code >= 500)
             return self._explain(local("identity-unreachable" if busy else "identity-refused"), said)
-        return self._explain(*faults.from_result(result, last))
+        reason, evidence = faults.from_result(result, last)
+        if self._is_user():
+            from relay.tokens.signin import reason_for_user
+
+            reason = reason_for_user(reason, result)
+        return self._explain(reason, evidence)
 
     def _explain(self, reason: Reason, evidence: str) -> TokenError:
         self._note_clock()
@@ -140,10 +153,25 @@ class Asker:
     def _hint(self, reason: Reason) -> str:
         if reason.slug == "tls-not-trusted":
             return self._name_issuer()
+        if reason.slug == "consent-missing" and self._is_user():
+            return "Then run `relay login` again."
+        hint = self._thumbprint() if reason.slug == "certificate-unknown" else ""
         about_clock = reason.slug in ("clock-wrong", "tls-clock", "certificate-unknown")
         if about_clock and self.skew is not None and abs(self.skew) > claims.SKEW_LIMIT:
-            return skew_text(self.skew)
-        return ""
+            hint = f"{hint} {skew_text(self.skew)}".strip()
+        return hint
+
+    def _thumbprint(self) -> str:
+        """What to compare in the admin center."""
+        from relay.tokens.keypair import facts
+
+        certificate = self._upstream.credential
+        if not isinstance(certificate, Certificate):
+            return ""
+        try:
+            return f"Its thumbprint (SHA-1) is {facts(credentials.load_certificate(certificate).leaf).sha1}."
+        except TokenError:  # replaced just now; only a hint
+            return ""
 
     def _ids_are_swapped(self) -> bool:
         """Certain only by asking: is there a tenant whose id is our client id? (One request, on this error only.)"""
@@ -171,9 +199,7 @@ class Asker:
 
     def _scrubbed(self, error: TokenError) -> TokenError:
         clean = credentials.scrub(error.evidence, self._upstream.credential)
-        if self._upstream.proxy and "@" in self._upstream.proxy:
-            login = urlsplit(self._upstream.proxy).netloc.rpartition("@")[0]
-            clean = clean.replace(login, "[proxy login]")
+        clean = credentials.scrub_proxy(clean, self._upstream.proxy)
         return TokenError(
             str(error), code=error.code, remedy=error.remedy, temporary=error.temporary, evidence=clean
         )

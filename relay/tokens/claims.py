@@ -11,19 +11,27 @@ import binascii
 import json
 from dataclasses import dataclass
 
-from relay.settings import ManagedIdentity, Upstream
+from relay.settings import ManagedIdentity, Upstream, UserLogin
+from relay.tokens.contract import NEEDED_ROLE as NEEDED_ROLE
+from relay.tokens.contract import NEEDED_SCOPE as NEEDED_SCOPE
 from relay.tokens.contract import Resource, Token
 from relay.tokens.credentials import GUID
 from relay.tokens.reasons import APP
-
-NEEDED_ROLE = {Resource.SMTP: "SMTP.SendAsApp", Resource.GRAPH: "Mail.Send"}
-"""The application permission that shows the right to send; Exchange roles (RBAC) leave no trace in a token."""
 
 SERVICE = {Resource.SMTP: "Exchange Online", Resource.GRAPH: "Microsoft Graph"}
 _SERVICE_IDS = {
     Resource.SMTP: "00000002-0000-0ff1-ce00-000000000000",
     Resource.GRAPH: "00000003-0000-0000-c000-000000000000",
 }
+READERS = frozenset(
+    {
+        "Application.Read.All",
+        "Application.ReadWrite.All",
+        "Application.ReadWrite.OwnedBy",
+        "Directory.Read.All",
+    }
+)
+"""Application permissions with which a registration can be read."""
 SKEW_LIMIT = 300.0
 """Seconds between this clock and Microsoft's beyond which signatures and tokens are refused."""
 
@@ -31,12 +39,23 @@ _ADD_SMTP_ROLE = (
     f"Steps 3 and 4: {APP} > API permissions > Add a permission > APIs my organization uses > Office 365 Exchange "
     "Online > Application permissions > SMTP.SendAsApp, then Grant admin consent, New-ServicePrincipal and "
     "Add-MailboxPermission in Exchange Online PowerShell; or assign the Exchange role Application SMTP.SendAsApp. "
-    "With Graph Mail.Send, `transport: graph` (or auto) needs none of this."
+    "With Graph's Mail.Send, `transport: auto` (or graph) needs none of this."
 )
 _ADD_GRAPH_ROLE = (
     f"Steps 3 and 4: {APP} > API permissions > Add a permission > Microsoft Graph > Application permissions > "
     "Mail.Send, then Grant admin consent; or assign the Exchange role Application Mail.Send."
 )
+_ADD_SCOPE = {
+    resource: f"Steps 3 and 4: {APP} > API permissions > Add a permission > Microsoft Graph > Delegated permissions > "
+    f"{scope}, grant consent, then run `relay login` again."
+    for resource, scope in NEEDED_SCOPE.items()
+}
+_ADD_TO_IDENTITY = {
+    resource: f"A managed identity has no page for API permissions: assign {role} of {SERVICE[resource]} to it by "
+    f"New-MgServicePrincipalAppRoleAssignment (docs/credentials.md), or the Exchange role Application {role}. An "
+    "assignment shows only in new tokens, which can take Azure a day."
+    for resource, role in NEEDED_ROLE.items()
+}
 _ADD_ROLE = {Resource.SMTP: _ADD_SMTP_ROLE, Resource.GRAPH: _ADD_GRAPH_ROLE}
 
 
@@ -68,6 +87,21 @@ def roles(claims: dict[str, object]) -> tuple[str, ...]:
     return tuple(role for role in found if isinstance(role, str)) if isinstance(found, list) else ()
 
 
+def scopes(claims: dict[str, object]) -> tuple[str, ...]:
+    """The delegated permissions of a user's token (``scp``); empty when the claim is absent."""
+    found = claims.get("scp")
+    return tuple(found.split()) if isinstance(found, str) else ()
+
+
+def user_scope(upstream: Upstream, resource: Resource) -> str:
+    """The delegated scope to ask for. SMTP has another host there than application tokens have (facts 1.3)."""
+    whole = upstream.smtp_scope if resource is Resource.SMTP else upstream.graph_scope
+    base = whole.removesuffix("/.default")
+    if resource is Resource.SMTP and base == "https://outlook.office365.com":
+        base = "https://outlook.office.com"
+    return f"{base}/{NEEDED_SCOPE[resource]}"
+
+
 def seconds(claims: dict[str, object], name: str) -> float | None:
     """A NumericDate claim (``exp``, ``nbf``, ``iat``), or None."""
     value = claims.get(name)
@@ -76,7 +110,7 @@ def seconds(claims: dict[str, object], name: str) -> float | None:
 
 def may_send(token: Token) -> bool:
     """Whether the token shows the right to send. False proves nothing: Exchange roles do not show."""
-    return NEEDED_ROLE[token.resource] in token.roles
+    return token.may_send
 
 
 def judge(token: Token, upstream: Upstream, *, now: float | None = None) -> list[Finding]:
@@ -96,6 +130,8 @@ def _about_rights(token: Token, upstream: Upstream) -> list[Finding]:
     if not _audience_fits(token.resource, audience, upstream):
         seen = f"The token is for {audience or 'nobody'}, not for {SERVICE[token.resource]}."
         return [Finding("audience", "fail", seen, "Check `cloud`: the scope asked for follows from it.")]
+    if isinstance(upstream.credential, UserLogin):
+        return [_about_scopes(token)]
     if "scp" in token.claims:
         seen = "The token is a user's, not an application's."
         return [
@@ -103,20 +139,33 @@ def _about_rights(token: Token, upstream: Upstream) -> list[Finding]:
                 "delegated", "fail", seen, "Use the client id and credential of an application (steps 5, 6)."
             )
         ]
-    return [_about_roles(token)]
+    return [_about_roles(token, upstream)]
 
 
-def _about_roles(token: Token) -> Finding:
+def _about_scopes(token: Token) -> Finding:
+    scope, service = NEEDED_SCOPE[token.resource], SERVICE[token.resource]
+    if "scp" not in token.claims:
+        seen = f"{service}: the token is an application's, though a user signs in (`user_login`)."
+        return Finding("not-delegated", "fail", seen, "Run `relay login` again.")
+    if scope in token.scopes:
+        user = str(token.claims.get("upn") or token.claims.get("unique_name") or "the user")
+        return Finding("scope-present", "ok", f"{service}: {user} allows {scope}.")
+    seen = f"{service}: {scope} is not among what the user allowed: {', '.join(token.scopes) or 'nothing'}."
+    return Finding("scope-absent", "fail", seen, _ADD_SCOPE[token.resource])
+
+
+def _about_roles(token: Token, upstream: Upstream) -> Finding:
     role, service = NEEDED_ROLE[token.resource], SERVICE[token.resource]
+    remedies = _ADD_TO_IDENTITY if isinstance(upstream.credential, ManagedIdentity) else _ADD_ROLE
     if role in token.roles:
         return Finding(
             "role-present", "ok", f"{service}: the token carries {role}.", _AFTER_ROLE[token.resource]
         )
     if token.roles:
         seen = f"{service}: {role} is not granted; the token carries only {', '.join(token.roles)}."
-        return Finding("role-other", "warn", seen, _ADD_ROLE[token.resource])
+        return Finding("role-other", "warn", seen, remedies[token.resource])
     seen = f"{service}: the token carries no permission: either consent is missing, or Exchange roles (RBAC) are used."
-    return Finding("role-absent", "warn", seen, _ADD_ROLE[token.resource])
+    return Finding("role-absent", "warn", seen, remedies[token.resource])
 
 
 _AFTER_ROLE = {
@@ -127,8 +176,10 @@ _AFTER_ROLE = {
 
 def _audience_fits(resource: Resource, audience: str, upstream: Upstream) -> bool:
     scope = upstream.smtp_scope if resource is Resource.SMTP else upstream.graph_scope
-    wanted = scope.removesuffix("/.default").rstrip("/").lower()
-    return audience.rstrip("/").lower() in (wanted, _SERVICE_IDS[resource])
+    wanted = {scope.removesuffix("/.default"), _SERVICE_IDS[resource]}
+    if isinstance(upstream.credential, UserLogin):
+        wanted.add(user_scope(upstream, resource).rpartition("/")[0])
+    return audience.rstrip("/").lower() in {one.rstrip("/").lower() for one in wanted}
 
 
 def _about_identity(token: Token, upstream: Upstream) -> list[Finding]:

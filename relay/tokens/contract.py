@@ -14,6 +14,12 @@ class Resource(enum.StrEnum):
     GRAPH = "graph"
 
 
+NEEDED_ROLE = {Resource.SMTP: "SMTP.SendAsApp", Resource.GRAPH: "Mail.Send"}
+"""The application permission that shows the right to send; Exchange roles (RBAC) leave no trace in a token."""
+NEEDED_SCOPE = {Resource.SMTP: "SMTP.Send", Resource.GRAPH: "Mail.Send"}
+"""The same for a user's token (facts 1.3)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """An access token. Its text never appears in ``repr``."""
@@ -26,6 +32,13 @@ class Token:
     """Application permissions in the token; empty when there are none."""
     claims: dict[str, object] = field(default_factory=dict, repr=False)
     """The decoded payload: aud, tid, appid, nbf and so on; not verified, never logged whole."""
+    scopes: tuple[str, ...] = ()
+    """Delegated permissions: a user's token has these instead of ``roles``."""
+
+    @property
+    def may_send(self) -> bool:
+        """Whether it shows the right to send, an application's or a user's. False proves nothing for an application."""
+        return NEEDED_ROLE[self.resource] in self.roles or NEEDED_SCOPE[self.resource] in self.scopes
 
 
 @dataclass(frozen=True, slots=True)

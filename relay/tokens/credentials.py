@@ -11,8 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from relay.settings import Certificate, ClientSecret, Credential, FederatedTokenFile, Secret, Upstream
+from relay.settings import (
+    Certificate,
+    ClientSecret,
+    Credential,
+    FederatedTokenFile,
+    Secret,
+    Upstream,
+    UserLogin,
+)
 from relay.tokens.reasons import local
 
 if TYPE_CHECKING:
@@ -130,9 +139,9 @@ def _certificate_fault(certificate: Certificate, fault: Exception) -> Exception:
 
 
 def expires(upstream: Upstream) -> datetime.datetime | None:
-    """When the credential itself ends (UTC): the certificate's own date, or ``client_secret_expires``.
+    """When the first credential itself ends (UTC): the certificate's own date, or ``client_secret_expires``.
 
-    None when it is not known. Raises TokenError when the certificate cannot be read.
+    None when it is not known; `relay.tokens.expiry` knows more. Raises TokenError when the certificate cannot be read.
     """
     if isinstance(upstream.credential, Certificate):
         return load_certificate(upstream.credential).leaf.not_valid_after_utc
@@ -159,10 +168,18 @@ def scrub(text: str, credential: Credential) -> str:
         secrets.append(credential.secret)
     elif isinstance(credential, Certificate):
         secrets.append(credential.passphrase)
+    elif isinstance(credential, UserLogin):
+        secrets.append(credential.key)
     for secret in secrets:
         if secret is not None and secret.reveal():
             text = text.replace(secret.reveal(), "[secret]")
     return _JWT.sub("[token]", text)
+
+
+def scrub_proxy(text: str, proxy: str | None) -> str:
+    """The text without the proxy's user name and password."""
+    login = urlsplit(proxy or "").netloc.rpartition("@")[0]
+    return text.replace(login, "[proxy login]") if login else text
 
 
 def looks_like_secret_id(credential: Credential) -> bool:

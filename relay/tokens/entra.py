@@ -9,8 +9,6 @@ about hourly, so a thread kept waiting would only cost memory, and one that hang
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,11 +17,13 @@ from relay import events, settings
 from relay.clock import Clock
 from relay.errors import TokenError
 from relay.tokens import claims, policy
+from relay.tokens.away import away
+from relay.tokens.choice import Choice
 from relay.tokens.contract import Resource, Token, TokenSource, TokenState
 from relay.tokens.reasons import local
 
 if TYPE_CHECKING:
-    from relay.tokens.asker import Asker
+    from relay.tokens.either import EitherAsker
 
 _SLACK = 60.0
 """Seconds a flight may take beyond two reads: DNS, several addresses, a look at a strange certificate."""
@@ -34,19 +34,20 @@ _JUST_FETCHED = 5.0
 
 
 class _LazyAsker:
-    """Builds the `Asker` inside the worker thread, since its module imports requests and msal."""
+    """Builds the `EitherAsker` inside the worker thread, since its modules import requests and msal."""
 
-    def __init__(self, upstream: settings.Upstream, clock: Clock) -> None:
+    def __init__(self, upstream: settings.Upstream, clock: Clock, choice: Choice) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._asker: Asker | None = None
+        self._choice = choice
+        self._asker: EitherAsker | None = None
 
     def fetch(self, resource: Resource) -> Token:
         """Blocking; raises TokenError."""
-        from relay.tokens.asker import Asker
+        from relay.tokens.either import EitherAsker
 
         if self._asker is None:
-            self._asker = Asker(self._upstream, self._clock)
+            self._asker = EitherAsker(self._upstream, self._clock, self._choice)
         return self._asker.fetch(resource)
 
     @property
@@ -90,7 +91,9 @@ class EntraTokens(TokenSource):
     def __init__(self, upstream: settings.Upstream, *, clock: Clock) -> None:
         self._upstream = upstream
         self._clock = clock
-        self._slots = {one: _Slot(one, _LazyAsker(upstream, clock)) for one in Resource}
+        self.choice = Choice()
+        """Which of the upstream's credentials works."""
+        self._slots = {one: _Slot(one, _LazyAsker(upstream, clock, self.choice)) for one in Resource}
         self._deadline = 2 * min(upstream.timeout, _LONGEST_READ) + _SLACK
         self._pending: set[asyncio.Future[Token]] = set()
         self._closed = False
@@ -227,19 +230,15 @@ class EntraTokens(TokenSource):
         except TokenError as error:
             return error
         except TimeoutError:
-            slot.asker = _LazyAsker(
-                self._upstream, self._clock
-            )  # the hanging thread keeps the old one to itself
+            # the hanging thread keeps the old one to itself
+            slot.asker = _LazyAsker(self._upstream, self._clock, self.choice)
             return local("timed-out").error(evidence=f"no answer within {self._deadline:.0f} s")
         except Exception as fault:
             return local("internal").error(evidence=f"{type(fault).__name__} while asking")
 
     async def _in_thread(self, work: Callable[[], Token]) -> Token:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Token] = loop.create_future()
+        future = away(work, "relay-token")
         self._pending.add(future)
-        thread = threading.Thread(target=_run, args=(work, loop, future), name="relay-token", daemon=True)
-        thread.start()
         try:
             return await future
         finally:
@@ -250,10 +249,24 @@ class EntraTokens(TokenSource):
             events.notice(
                 what="token obtained again", upstream=self._upstream.name, resource=slot.resource.value
             )
+        self._tell_choice()
         slot.token, slot.suspect = token, False
         slot.fetched = self._clock.monotonic()
         slot.lifetime = token.expires - self._clock.now()
         slot.failure, slot.failures, slot.retry_at = None, 0, 0.0
+
+    def _tell_choice(self) -> None:
+        """Once for each change: which credential is dead, and which one carries on."""
+        news = self.choice.news()
+        if news is not None:
+            events.advice(
+                where="tokens",
+                what=f"{news.dead} of {self._upstream.name} was refused ({news.fault.code}: {news.fault}); "
+                f"{news.working} works and is used",
+                remedy=news.remedy,
+                upstream=self._upstream.name,
+                evidence=news.fault.evidence,
+            )
 
     def _failed(self, slot: _Slot, error: TokenError) -> None:
         new = slot.failure is None or slot.failure.code != error.code
@@ -276,19 +289,6 @@ class EntraTokens(TokenSource):
             code=error.code,
             evidence=error.evidence,
         )
-
-
-def _run(work: Callable[[], Token], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Token]) -> None:
-    """The thread's whole life. A caller that has gone (deadline, close) leaves nobody to tell."""
-    deliver: Callable[[], None]
-    try:
-        token = work()
-        deliver = lambda: None if future.done() else future.set_result(token)  # noqa: E731
-    except Exception as fault:
-        error = fault
-        deliver = lambda: None if future.done() else future.set_exception(error)  # noqa: E731
-    with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
-        loop.call_soon_threadsafe(deliver)
 
 
 def _told(failure: TokenError | None) -> str | None:

@@ -148,6 +148,106 @@ LOCAL: tuple[Reason, ...] = (
         "> Security > Identity, and compare its client id with `managed_identity`.",
     ),
     Reason(
+        "directory-denied",
+        "Microsoft Graph does not let this application read or change its own registration.",
+        "Grant the application permission Application.Read.All of Microsoft Graph (steps 3 and 4), or do without it: "
+        "docs/credentials.md says how.",
+    ),
+    Reason(
+        "directory-refused",
+        "Microsoft Graph refused the change of the app registration.",
+        f"Step 5: {APP} > Certificates & secrets > Certificates > Upload certificate, by hand; and compare "
+        "`certificate: object_id` with the Object ID on the registration's Overview page.",
+    ),
+    Reason(
+        "directory-unreachable",
+        "Microsoft Graph could not be asked about the app registration.",
+        "It is tried again by itself. If it stays, allow outbound TCP 443 to the host of `graph_url`, or set `proxy`.",
+        temporary=True,
+    ),
+    Reason(
+        "object-id-unknown",
+        "The Object ID of the app registration is not known, and rotating its certificate needs it.",
+        f"Set `certificate: object_id` to the Object ID that step 6 shows ({APP} > Overview; not the one of the "
+        "Enterprise application), or grant Application.Read.All.",
+    ),
+    Reason(
+        "rotation-no-certificate",
+        "This upstream has no certificate that could be rotated.",
+        "Make one with `relay certificate new` and name it in `certificate: file`.",
+    ),
+    Reason(
+        "rotation-needs-pem",
+        "Only a certificate in a PEM file can be rotated.",
+        "Make a new one with `relay certificate new`, upload it, and name it in `certificate: file`.",
+    ),
+    Reason(
+        "rotation-pending",
+        "The new certificate is registered, but Entra does not take it yet. The old one stays in use.",
+        "It is tried again by itself; it usually takes a few minutes.",
+        temporary=True,
+    ),
+    Reason(
+        "rotation-busy",
+        "Another process is rotating this certificate.",
+        "Wait until it has finished; `relay certificate show` tells the result.",
+        temporary=True,
+    ),
+    Reason(
+        "certificate-read-only",
+        "The certificate's file cannot be replaced.",
+        "The relay's user must be able to write the file and its folder: keep it in /var/lib/relay, for instance.",
+    ),
+    Reason(
+        "user-login-missing",
+        "No user has signed in yet.",
+        "Run `relay login` on this machine, and sign in as the mailbox's user.",
+    ),
+    Reason(
+        "user-login-unreadable",
+        "The file of the user's sign-in cannot be used.",
+        "Check that the relay's user may read it and its key, and that the key is the one it was written with; "
+        "otherwise run `relay login` again.",
+    ),
+    Reason(
+        "user-login-unwritable",
+        "The file of the user's sign-in cannot be written.",
+        "The relay's user must be able to write `user_login: file` and its folder: keep it in /var/lib/relay.",
+    ),
+    Reason(
+        "user-login-other",
+        "The sign-in that is kept belongs to another application or tenant.",
+        "Run `relay login` again: `client_id` or `tenant_id` were changed since.",
+    ),
+    Reason(
+        "user-login-other-user",
+        "Somebody else than the mailbox's user signed in; nothing was kept.",
+        "Run `relay login` again and choose the mailbox's user. If that user signs in by another name than the "
+        "mailbox's address, give it with `--user`.",
+    ),
+    Reason(
+        "user-login-no-refresh",
+        "The sign-in brought nothing that could be kept.",
+        f"Steps 3 and 4: {APP} > API permissions: the delegated permission offline_access must be allowed.",
+    ),
+    Reason(
+        "user-login-again",
+        "Entra wants the user to sign in again.",
+        "Run `relay login` again. If it is refused there, too, check that the account is enabled, its password current, "
+        "and that Conditional Access allows this application.",
+    ),
+    Reason(
+        "user-declined",
+        "The sign-in was declined in the browser.",
+        "Run `relay login` again and accept; if Entra asks for an administrator's approval, step 4 gives it.",
+    ),
+    Reason(
+        "public-client-off",
+        "The application does not allow users to sign in by a code.",
+        f"Step 2: {APP} > Authentication > Settings > Allow public client flows: Enabled, Save. Then run "
+        "`relay login` again.",
+    ),
+    Reason(
         "ids-swapped",
         "`tenant_id` and `client_id` are swapped.",
         f"Exchange them. Step 6: {APP} > Overview shows Application (client) ID and Directory (tenant) ID.",

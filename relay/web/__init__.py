@@ -1,0 +1,1 @@
+"""The administrator's page: shows the relay, and offers the operator's verbs."""

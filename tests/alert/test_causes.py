@@ -42,6 +42,7 @@ def test_nothing_is_wrong() -> None:
     [
         ("lane", LANE, "Mail of scans@contoso.com is held", LANE, 12),
         ("upstream", "Microsoft 365", "All mail through Microsoft 365 is held", "", 15),
+        ("message", f"{LANE}|message-policy 5.7.1", "Some mail of scans@contoso.com is held", LANE, 0),
         ("sender", f"{LANE}|a@x.example", "Mail from a@x.example through scans@contoso.com is held", LANE, 0),
     ],
 )
@@ -56,6 +57,22 @@ def test_a_hold_names_what_is_held(scope: str, key: str, title: str, lane: str, 
     assert (cause.key, cause.title) == (f"hold:{scope}:{key}", title)
     assert (cause.lane, cause.messages, cause.since) == (lane, messages, NOW - 30)
     assert cause.evidence.startswith("535 5.7.139") and cause.remedy == "Switch it on: Set-CASMailbox."
+
+
+def test_a_used_up_day_with_mail_waiting_is_a_backlog_until_a_tenth_of_it_is_free() -> None:
+    """The window moves bit by bit: without a second threshold it would alert each minute."""
+    key = f"backlog:{LANE}"
+
+    def found(day_used: float, messages: int = 3, known: tuple[str, ...] = ()) -> list[str]:
+        return judge(lanes=[backlog(messages, day_used=day_used)], known=known)
+
+    assert found(0.99) == []
+    assert found(1.0, messages=0) == []
+    assert found(1.0) == [key]
+    assert found(0.95, known=(key,)) == [key]
+    assert found(0.89, known=(key,)) == []
+    (cause,) = causes(holds=[], lanes=[backlog(3, day_used=1.0)], spool=ROOMY, now=NOW)
+    assert "pool" in cause.remedy and "100 %" in cause.evidence
 
 
 def test_a_hold_without_remedy_still_says_what_to_do() -> None:

@@ -63,6 +63,12 @@ class Bench:
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
+    def json_plain(self, *words: str) -> Any:
+        """The same, of a command that takes no configuration here."""
+        result = self.run(*words, config=False)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
     def with_spool(self, work: Callable[[Spool], Any]) -> Any:
         """Run a coroutine function with the open spool."""
 

@@ -131,7 +131,7 @@ ONE_FAULT = [
     ("", "spool: {retry: [1m, never]}\n", "spool.retry[1]", "not a duration"),
     ("", "spool: {on_uncertain: maybe}\n", "spool.on_uncertain", "resend, hold"),
     ("", "alerts: {webhook: 'ftp://a/key-123'}\n", "alerts.webhook", "web address"),
-    ("", "web: {bind: 127.0.0.1:8025}\n", "web.password", "no password"),
+    ("", "web: {names: ['no such name']}\n", "web.names[0]", "host"),
     ("", f"web: {{password: {HASH}, tls: {{certificate: config.yaml}}}}\n", "web.tls.key", "is missing"),
     ("", f"web: {{bind: 127.0.0.1:25, password: {HASH}}}\nlisteners: [{{bind: 127.0.0.1:25}}]\n", "web.bind", "another"),
     ("", "log: {level: loud}\n", "log.level", "debug, info"),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 from relay.deliver.courier import RelayCourier
 from relay.errors import TokenError
-from relay.message import BytesBody, Client, Content, Envelope, Recipient, Reply
+from relay.message import BytesBody, Client, Content, Envelope, Outcome, Recipient, Reply
 from relay.rewrite.contract import Refused, Route
 from relay.settings import (
     Alerts,
@@ -52,7 +52,7 @@ def make_upstream(port: int, ca_file: Path | None, **changes: object) -> Upstrea
         port=port,
         timeout=5.0,
         batch_size=30,
-        transport="auto",
+        transport="smtp",
         cloud="public",
         authority="https://login.example",
         graph_url="https://graph.example",
@@ -125,6 +125,7 @@ def make_claim(*recipients: str | Recipient, attempts: int = 0, **envelope: obje
     to = tuple(
         one if isinstance(one, Recipient) else Recipient(one) for one in recipients or ("a@x.example",)
     )
+    envelope.setdefault("long_lines", False)  # as for most messages
     made = Envelope(str(envelope.pop("sender", "old@scanners.local")), to, **envelope)  # type: ignore[arg-type]
     return Claim(
         "0123456789abc", LANE, made, Client("10.0.0.7"), 1_795_000_000.0, 100, attempts,
@@ -157,13 +158,32 @@ class PatternBody:
 
 
 class Begin:
-    """Counts its calls; ``during`` runs inside each."""
+    """Counts its calls; ``write`` runs inside each. ``rooms``: what is granted, in turn; then all that is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[], Awaitable[None]] | None = None) -> None:
         self.calls = 0
+        self.asked: list[int] = []
+        self.rooms: list[int] = []
+        self.taken: list[int] = []
+        self.most: int | None = None
+        self.sent: list[str] = []
+        self._write = write
+
+    def room(self, recipients: int) -> int:
+        self.asked.append(recipients)
+        return min(recipients, self.rooms.pop(0)) if self.rooms else recipients
+
+    def took(self, recipients: int, sent: Mapping[str, Outcome]) -> None:
+        self.taken.append(recipients)
+        self.sent.extend(sent)
+
+    def crowded(self, most: int) -> None:
+        self.most = most
 
     async def __call__(self) -> None:
         self.calls += 1
+        if self._write is not None:
+            await self._write()
 
 
 class Desk:

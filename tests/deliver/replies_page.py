@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from relay.deliver.graph.row import GraphRow
+from relay.deliver.graph.table import GRAPH_ROWS
 from relay.deliver.phases import ANY, LOGIN, MAILING, Phase
 from relay.deliver.row import Row
 from relay.deliver.table import AGAIN, ROWS
@@ -26,6 +28,15 @@ The *cause* is the stable name used in `relay queue`, in metrics and in filters.
 """
 
 
+GRAPH_HEAD = """## Answers of Microsoft Graph
+
+Over Graph (`transport: graph`, or what `auto` has chosen) an answer is judged by its HTTP status, its `error.code` and
+its words; the first row that fits decides. Only `202` means sent. A `Retry-After` on a deferred answer is obeyed: it slows
+the mailbox and is free. No answer after the whole request was written is *uncertain*; before that it is a fault of the
+table above. See [graph.md](graph.md).
+"""
+
+
 def page() -> str:
     """The whole page."""
     parts = [
@@ -39,6 +50,13 @@ def page() -> str:
     parts.append("None of these counts as an attempt, but for the uncertain one.\n")
     parts += ["| Decision | Cause | Reason and remedy |", "|---" * 3 + "|"]
     parts.extend(_fault(fault) for fault in FAULTS.values())
+    parts += [
+        "",
+        GRAPH_HEAD,
+        "| Status | error.code | Words | Decision | Cause | Reason and remedy |",
+        "|---" * 6 + "|",
+    ]
+    parts.extend(_graph_row(row) for row in GRAPH_ROWS)
     return "\n".join(parts) + "\n"
 
 
@@ -54,6 +72,11 @@ def _row(row: Row) -> str:
     return "| " + " | ".join([*cells, _words(row.reason, row.remedy)]) + " |"
 
 
+def _graph_row(row: GraphRow) -> str:
+    cells = [_code(row.statuses), _code(row.errors), _code(row.text), _decision(row), row.code]
+    return "| " + " | ".join([*cells, _words(row.reason, row.remedy)]) + " |"
+
+
 def _fault(fault: Fault) -> str:
     return f"| {fault.result}, {fault.scope} | {fault.code} | {_words(fault.reason, fault.remedy)} |"
 
@@ -65,7 +88,7 @@ def _phases(phases: frozenset[Phase]) -> str:
     return ", ".join(phase for phase in Phase if phase in phases)
 
 
-def _decision(row: Row) -> str:
+def _decision(row: Row | GraphRow) -> str:
     star = "*" if row.code in AGAIN else ""
     words = [f"{row.result}{star}", str(row.scope)]
     if row.wait is not None:

@@ -39,7 +39,9 @@ class Repeated:
 async def test_the_server_sees_short_lines(desk: Desk) -> None:
     """The message arrives encoded, reads the same, SIZE says what comes, and the trace says what was done."""
     connection = await desk.courier.open("M365", MAILBOX)
-    report = await connection.submit(make_claim(), Content(HEADER, BytesBody(BODY)), desk.begin)
+    report = await connection.submit(
+        make_claim(long_lines=True), Content(HEADER, BytesBody(BODY)), desk.begin
+    )
     await connection.close()
     assert {one.result for one in report.outcomes.values()} == {Result.SENT}
     (message,) = desk.server.messages
@@ -110,22 +112,6 @@ def test_messages_of_an_earlier_release_are_looked_at() -> None:
     details = json.loads(pack_details(new_message()))
     assert details.pop("l") is True
     row = (
-        1,
-        "lane",
-        "a@b.c",
-        "127.0.0.1",
-        0,
-        10,
-        0,
-        "<1@x>",
-        "",
-        "s",
-        json.dumps(details),
-        0,
-        0,
-        0,
-        0,
-        None,
-        "subject",
-    )
+        1, "lane", "a@b.c", "127.0.0.1", 0, 10, 0, "<1@x>", "", "s", json.dumps(details), 0, 0, 0, 0, None, "subject", None,
+    )  # fmt: skip
     assert read_claim(row, ()).envelope.long_lines is True

@@ -13,6 +13,7 @@ from relay.deliver.courier import tls_context
 from relay.deliver.login import xoauth2
 from relay.errors import TokenError
 from relay.message import Outcome, Result, Scope, Trouble
+from relay.settings import UserLogin
 from tests.deliver.conftest import MakeDesk
 from tests.deliver.desk import MAILBOX, Desk, FakeTokens, make_claim, make_content, make_settings
 from tests.fakes.exchange import HANG_UP, SILENCE
@@ -72,6 +73,18 @@ async def test_refused_token_is_renewed_once(desk: Desk) -> None:
     assert desk.tokens.discarded == ["OLD"]
     assert [token for _, token in desk.server.logins] == ["OLD", "TOKEN"]
     await connection.close()
+
+
+async def test_a_users_refused_login_is_not_sent_to_an_applications_grants(
+    make_desk: MakeDesk, tmp_path: Path
+) -> None:
+    """The same 535 for another reason: whose sign-in it is, and whether that mailbox may use SMTP."""
+    desk = make_desk(credential=UserLogin(tmp_path / "user.json", MAILBOX, None))
+    desk.tokens.values = ["OLD", "ALSO OLD"]
+    outcome = await trouble_of(desk)
+    assert outcome.code == "authentication-refused"
+    assert f"The user who signed in must be {MAILBOX}" in outcome.remedy
+    assert "SendAsApp" not in outcome.remedy
 
 
 async def test_token_refused_twice_holds_the_lane(desk: Desk) -> None:

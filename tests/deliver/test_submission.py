@@ -12,7 +12,7 @@ from relay.errors import SpoolError
 from relay.message import BytesBody, Content, Recipient, Report, Result, Scope
 from relay.spool.contract import Claim, lane_name
 from tests.deliver.conftest import MakeDesk
-from tests.deliver.desk import HEADER, MAILBOX, Desk, PatternBody, make_claim, make_content
+from tests.deliver.desk import HEADER, MAILBOX, Begin, Desk, PatternBody, make_claim, make_content
 from tests.fakes.exchange import FakeExchange
 
 SENT = Result.SENT
@@ -178,13 +178,37 @@ async def test_protocol_error_fails_only_the_second_time(desk: Desk) -> None:
 
 
 async def test_more_recipients_than_one_message_may_have_are_split(make_desk: MakeDesk) -> None:
-    """Five with a limit of two: three transactions on one connection, one attempt written."""
+    """Five with a limit of two: three transactions on one connection, each written down."""
     desk = make_desk(recipients_per_message=2)
     report = await submit(desk, make_claim(*(f"r{n}@x" for n in range(5))))
     assert [len(message.recipients) for message in desk.server.messages] == [2, 2, 1]
     assert {one.result for one in report.outcomes.values()} == {SENT}
     assert len(report.outcomes) == 5
-    assert desk.begin.calls == 1
+    assert desk.begin.calls == 3
+
+
+async def test_parts_that_the_limits_leave_no_room_for_are_not_sent(make_desk: MakeDesk) -> None:
+    """The limits let two of five go, then one, then none: two are left out of the report, on a whole connection."""
+    desk = make_desk(recipients_per_message=3)
+    desk.begin.rooms = [2, 1, 0]
+    report = await submit(desk, make_claim(*(f"r{n}@x" for n in range(5))))
+    assert [len(message.recipients) for message in desk.server.messages] == [2, 1]
+    assert set(report.outcomes) == {"r0@x", "r1@x", "r2@x"}
+    assert report.details["left"].startswith("2 recipients wait")
+    assert desk.server.verbs()[-1] == "QUIT"
+
+
+async def test_a_list_that_was_too_long_is_told(desk: Desk) -> None:
+    """452 4.5.3 after two recipients: it is said how many Exchange takes, and each part asks for room."""
+    desk.server.script.choose = lambda talk, line: (
+        b"452 4.5.3 Too many recipients" if line.startswith("RCPT") and len(talk.recipients) >= 2 else None
+    )
+    report = await submit(desk, make_claim(*(f"r{n}@x" for n in range(5))))
+    assert {one.result for one in report.outcomes.values()} == {SENT}
+    assert desk.begin.most == 2
+    assert (desk.begin.asked, desk.begin.taken) == ([5, 2, 1], [2, 2, 1])
+    assert desk.begin.sent == [f"r{n}@x" for n in range(5)]
+    assert desk.begin.calls == 3
 
 
 async def test_many_recipients_wait_for_their_replies_before_data(desk: Desk) -> None:
@@ -244,16 +268,27 @@ def _route(upstream: str, mailboxes: tuple[str, ...], from_address: str | None):
 
 async def test_mail_parameters_where_offered(desk: Desk) -> None:
     """SIZE, BODY and DSN's RET, ENVID, NOTIFY and ORCPT; SMTPUTF8 only when needed."""
-    claim = make_claim(
-        Recipient("a@x", "SUCCESS,FAILURE", "rfc822;a@x"), eight_bit=True, ret="HDRS", envid="QQ314159"
-    )
-    await submit(desk, claim)
+    recipient = Recipient("a@x", "SUCCESS,FAILURE", "rfc822;a@x")
+    claim = make_claim(recipient, sender=MAILBOX, eight_bit=True, ret="HDRS", envid="QQ314159")
+    report = await submit(desk, claim)
+    assert report.details["dsn"] == "passed on"
     (message,) = desk.server.messages
     words = message.mail.split(" ")
     assert words[0:2] == ["MAIL", f"FROM:<{MAILBOX}>"]
     assert words[3:] == ["BODY=8BITMIME", "RET=HDRS", "ENVID=QQ314159"]
     assert words[2] == f"SIZE={message.size}"
     assert message.recipients == ["RCPT TO:<a@x> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a@x"]
+
+
+@pytest.mark.parametrize(("wish", "passed"), [("SUCCESS,FAILURE", "FAILURE"), ("SUCCESS", "NEVER")])
+async def test_a_notice_of_success_is_not_asked_for_where_another_mailbox_would_get_it(
+    desk: Desk, wish: str, passed: str
+) -> None:
+    """The return path was rewritten: Exchange's report would go to a mailbox that never asked."""
+    report = await submit(desk, make_claim(Recipient("a@x", wish), sender="old@scanners.local"))
+    (message,) = desk.server.messages
+    assert message.recipients == [f"RCPT TO:<a@x> NOTIFY={passed}"]
+    assert "dsn" not in report.details
 
 
 async def test_mail_parameters_not_offered_are_not_sent(desk: Desk) -> None:
@@ -385,7 +420,7 @@ async def test_attempt_is_written_before_the_final_dot(desk: Desk) -> None:
         await written.wait()
 
     connection = await desk.courier.open("M365", MAILBOX)
-    submitting = asyncio.ensure_future(connection.submit(make_claim(), make_content(), begin))
+    submitting = asyncio.ensure_future(connection.submit(make_claim(), make_content(), Begin(begin)))
     await asked.wait()
     while "DATA" not in desk.server.verbs():
         await desk.server.heard.wait()
@@ -407,7 +442,7 @@ async def test_attempt_that_cannot_be_written_sends_nothing(desk: Desk) -> None:
 
     connection = await desk.courier.open("M365", MAILBOX)
     with pytest.raises(SpoolError):
-        await connection.submit(make_claim(), make_content(), begin)
+        await connection.submit(make_claim(), make_content(), Begin(begin))
     assert not connection.usable()
     assert desk.server.messages == []
     await connection.close()
@@ -423,7 +458,7 @@ async def test_body_that_cannot_be_read_sends_nothing(desk: Desk) -> None:
 
     connection = await desk.courier.open("M365", MAILBOX)
     with pytest.raises(SpoolError):
-        await connection.submit(make_claim(long_lines=False), Content(HEADER, BrokenBody(100)), desk.begin)
+        await connection.submit(make_claim(), Content(HEADER, BrokenBody(100)), desk.begin)
     assert not connection.usable()
     assert desk.server.messages == []
 

@@ -29,7 +29,12 @@ class FakeConnection:
     async def submit(self, claim: Claim, content: Content, begin) -> Report:
         self._left -= 1
         await begin()
+        self._courier.under_way += 1
+        self._courier.progress.set()
         await self._courier.gate.wait()
+        self._courier.under_way -= 1
+        self._courier.tried.append(claim)
+        self._courier.progress.set()
         answer = self._courier.answer(claim)
         report = (
             answer
@@ -59,6 +64,9 @@ class FakeCourier:
         self.tries = 0
         self.open_now = 0
         self.most_open = 0
+        self.under_way = 0
+        """Messages being submitted."""
+        self.tried: list[Claim] = []
         self.sent: list[Claim] = []
         self.gate = asyncio.Event()
         self.gate.set()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from relay.message import Client, Envelope, Outcome, Recipient, Reply, Result
 from relay.settings import SpoolSettings
 from relay.spool.contract import NewMessage, Spool
+from relay.spool.factory import build_spool
 
 LANE = "Microsoft 365/notifications@contoso.com"
 OTHER = "Microsoft 365/scans@contoso.com"
@@ -49,6 +52,17 @@ def new_message(
         "subject": "hello",
     }
     return NewMessage(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[Spool]:
+    """A real spool on a file below ``path``, open."""
+    spool = build_spool(spool_settings(path))
+    await spool.open()
+    try:
+        yield spool
+    finally:
+        await spool.close()
 
 
 async def accept(

@@ -19,7 +19,7 @@ from relay.clock import SystemClock
 from relay.deliver.courier import RelayCourier
 from relay.message import BytesBody, Content, Result, Trouble
 from tests.accept.support import Bench, free_port, listener, running
-from tests.deliver.desk import FakeRouter, FakeTokens, make_claim, make_settings, make_upstream
+from tests.deliver.desk import Begin, FakeRouter, FakeTokens, make_claim, make_settings, make_upstream
 from tests.interop.kit import Root, until
 from tests.interop.postfix import SUBMISSION, Dovecot, Introspection, Postfix, copy_certificate
 
@@ -73,20 +73,13 @@ def courier(postfix: Postfix, folder: Path, token: str) -> RelayCourier:
     )
 
 
-async def begin() -> None:
-    return None
-
-
 async def test_a_batch_over_one_login(tmp_path: Path) -> None:
     """STARTTLS, XOAUTH2, several messages with hostile content: accepted by Postfix, whole at the other end."""
     async with exchange(tmp_path) as (postfix, bench):
         connection = await courier(postfix, tmp_path, TOKEN).open("M365", MAILBOX)
         for body in (BODY, b"long " * 400 + b"\r\n", b""):
-            report = await connection.submit(
-                make_claim("anna@example.net", "bert@example.net"),
-                Content(HEADER + b"\r\n", BytesBody(body)),
-                begin,
-            )
+            claim = make_claim("anna@example.net", "bert@example.net", long_lines=len(body) > 998)
+            report = await connection.submit(claim, Content(HEADER + b"\r\n", BytesBody(body)), Begin())
             assert {one.result for one in report.outcomes.values()} == {Result.SENT}, report
         await connection.close()
         await until(lambda: len(bench.spool.stored) == 3, postfix.log)

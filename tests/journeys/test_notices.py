@@ -23,7 +23,9 @@ def notices(microsoft, count: int) -> list[email.message.EmailMessage]:
 
     def found():
         return [
-            one for one in microsoft.messages() if one["subject"].startswith(("Not delivered", "Delayed"))
+            one
+            for one in microsoft.messages()
+            if one["subject"].startswith(("Not delivered", "Delayed", "Relayed"))
         ]
 
     until(lambda: len(found()) >= count, what=f"{count} notices")
@@ -81,6 +83,35 @@ def test_a_notice_that_fails_causes_no_other(fast, fast_relay):
     until(lambda: len(fast_relay.events("failed")) == 2, what="the mail and its notice have failed")
     until(lambda: fast_relay.status()["spool"]["messages"] == 0, what="the spool is empty")
     assert len(fast_relay.events("notified")) == 1
+
+
+def test_a_notice_that_is_refused_goes_to_the_postmaster_once(fast, make_fast_relay):
+    relay = make_fast_relay(more="postmaster: it@contoso.com").start()
+    fast.fault(f"rcpt:reply:{NOT_FOUND};recipient=nobody@example.net")
+    fast.fault(f"rcpt:reply:{NOT_FOUND};recipient=gone@contoso.com")
+    send(relay.port, mail(1, sender="gone@contoso.com", to="nobody@example.net"))
+    (notice,) = notices(fast, 1)
+    assert notice["To"].addresses[0].addr_spec == "it@contoso.com"
+    assert notice["Subject"] == "Not delivered: Not delivered: number 1"
+    assert "nobody@example.net" in notice.as_string()
+    until(lambda: relay.status()["spool"]["messages"] == 0, what="the spool is empty")
+    assert relay.status()["spool"]["bytes"] == 0  # everybody has been told: no content is kept
+    assert [one["to"] for one in relay.events("notified")] == ["gone@contoso.com", "it@contoso.com"]
+
+
+def test_success_is_told_where_the_return_path_was_rewritten(fast, fast_relay):
+    with smtplib.SMTP("127.0.0.1", fast_relay.port) as client:
+        client.ehlo()
+        client.mail("boss@contoso.com", ["ENVID=QQ314159", "RET=HDRS"])
+        client.rcpt("anna@example.net", ["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;Anna+2Bx@example.net"])
+        assert client.data(mail(1, sender="boss@contoso.com").as_bytes())[0] == 250
+    (notice,) = notices(fast, 1)
+    status = machine_part(notice)
+    assert "Original-Envelope-Id: QQ314159" in status
+    assert re.search(r"Original-Recipient: rfc822; ?Anna\+x@example.net", status)
+    assert "Action: relayed" in status and "Status: 2." in status
+    assert notice["To"].addresses[0].addr_spec == "boss@contoso.com"
+    assert len(fast.messages()) == 2
 
 
 def test_a_delay_is_told_once(fast, make_fast_relay):

@@ -101,3 +101,38 @@ def test_a_stop_ends_within_thirty_seconds_whatever_hangs(fast, make_fast_relay)
     relay.start()
     fast.arrived(1)
     assert len(relay.events("uncertain")) == 1
+
+
+def test_a_mailbox_that_no_rule_uses_any_more_is_forgotten_with_its_hold(fast, make_fast_relay):
+    """Its mail, held and deferred, leaves by today's mailbox at once; status shows neither lane nor hold."""
+    rule = "senders: [{match: '*', from: %s, upstream: Microsoft 365}]"
+    relay = make_fast_relay(more=rule % "scans@contoso.com").start()
+    fast.change(smtp_auth_disabled_mailboxes=["scans@contoso.com"])
+    for number in range(3):
+        send(relay.port, mail(number))
+    until(lambda: relay.lane("scans@contoso.com")["state"] == "held", what="the mailbox is held")
+    config = relay.folder / "config.yaml"
+    config.write_text(config.read_text().replace("scans@contoso.com", "alerts@contoso.com"))
+    relay.reload()
+    arrived = fast.arrived(3)
+    assert {one["mailbox"] for one in arrived} == {"alerts@contoso.com"}
+    until(lambda: relay.status()["holds"] == [], what="the hold is dropped")
+    assert "scans@contoso.com" not in [one["mailbox"] for one in relay.status()["lanes"]]
+    assert "does not use it" in relay.events("released")[-1]["why"]
+
+
+def test_deferred_mail_of_a_mailbox_that_no_rule_uses_moves_at_a_restart(fast, make_fast_relay):
+    """Without a try by the old mailbox, and so without its login."""
+    rule = "senders: [{match: '*', from: %s, upstream: Microsoft 365}]"
+    relay = make_fast_relay(more=rule % "scans@contoso.com").start()
+    fast.fault("rcpt:reply:450 4.2.1 Mailbox busy")
+    send(relay.port, mail(1))
+    until(lambda: relay.events("deferred"), what="it is deferred")
+    relay.stop()
+    fast.clear_faults()
+    config = relay.folder / "config.yaml"
+    config.write_text(config.read_text().replace("scans@contoso.com", "alerts@contoso.com"))
+    relay.start()
+    (arrived,) = fast.arrived(1)
+    assert arrived["mailbox"] == "alerts@contoso.com"
+    assert "scans@contoso.com" not in [one["mailbox"] for one in relay.status()["lanes"]]

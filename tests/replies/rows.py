@@ -32,7 +32,7 @@ class Row:
     """Of the message: sent, deferred, held, queued, failed."""
     lane: str = "open"
     hold: str = ""
-    """Scope of the hold: sender, lane or upstream; empty: none."""
+    """Scope of the hold: message, sender, lane or upstream; empty: none."""
     counted: bool = False
     goes: frozenset[str] = ALL
     """Whose mail still goes: another sender's of the lane, another lane's, another upstream's."""
@@ -80,7 +80,7 @@ def sender_held(phase: Phase, reply: str) -> Row:
 
 def message_held(phase: Phase, reply: str) -> Row:
     """That message waits for somebody to look at it."""
-    return Row(phase, reply, "held")
+    return Row(phase, reply, "held", "open", "message", again=(54, 4000))
 
 
 NO = "535 5.7.139 Authentication unsuccessful, "

@@ -7,9 +7,11 @@ from itertools import chain
 
 import pytest
 
+from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.limits import MailboxLimiter
 from tests.fakes.exchange import FakeExchange, Talk
 from tests.replies.conftest import Build
-from tests.replies.kit import BAD, GOOD, House, mails_of
+from tests.replies.kit import BAD, GOOD, LANE, House, mails_of
 
 FINE, LATE, GONE = "fine@customer.org", "late@customer.org", "gone@customer.org"
 ANSWERS = {LATE: b"450 4.2.1 Mailbox busy", GONE: b"550 5.1.10 Recipient not found"}
@@ -95,7 +97,7 @@ async def test_a_policy_for_one_recipient_holds_that_recipient(build: Build, ser
     message = await house.accept(BAD, FINE, GONE)
     await house.comes_to(message, "held")
     assert await house.people(message) == {FINE: "sent", GONE: "held"}
-    assert await house.holds() == []
+    assert [one.scope for one in await house.holds()] == ["message"]
     await house.comes_to(await house.accept(GOOD), "sent")
     assert house.notices == []
 
@@ -197,3 +199,81 @@ async def test_a_part_that_fails_takes_no_other_part_with_it(build: Build, serve
     await house.again(message)
     await house.comes_to(message, "sent")
     assert envelopes(server) == [list(people(6)[0:2]), list(people(6)[4:6]), list(people(6)[2:4])]
+
+
+def the_least(server: FakeExchange, most: int) -> None:
+    server.script.choose = full_after(most)
+
+
+async def test_what_exceeds_a_minute_goes_on_in_the_next_one(build: Build, server: FakeExchange) -> None:
+    """Ten recipients one by one at four a minute: four go, six wait in the queue, and no try is counted."""
+    house = await build(recipients_per_message=1, messages_per_minute=4)
+    await house.start()
+    message = await house.accept(BAD, *people(10))
+    await house.comes_to(message, "queued")
+    await house.settles(lambda: sent_to(house, message), list(people(4)))
+    view = await house.view(message)
+    assert (view.state, view.attempts) == ("queued", 0)
+    assert len(server.messages) == 4
+    assert len((await house.spool.usage(LANE, house.clock.now())).stamps) == 4
+    restarted = MailboxLimiter(house.lane.limits, await house.spool.usage(LANE, house.clock.now()))
+    assert restarted.available(house.clock.now()) == 0
+
+
+async def test_transactions_of_a_split_are_counted_and_stop_at_the_limit(
+    build: Build, server: FakeExchange
+) -> None:
+    """One expected, three a minute allowed, and Exchange takes two recipients at once: six of nine are served."""
+    house = await build(messages_per_minute=3)
+    the_least(server, 2)
+    await house.start()
+    message = await house.accept(BAD, *people(9))
+    await house.settles(lambda: sent_to(house, message), list(people(6)))
+    assert [len(one) for one in envelopes(server)] == [2, 2, 2]
+    assert mails_of(server, BAD) == 3
+    view = await house.view(message)
+    assert (view.state, view.attempts) == ("queued", 0)
+    usage = await house.spool.usage(LANE, house.clock.now())
+    assert len(usage.stamps) == 3
+    assert sum(count for _, count in usage.recipients_today) >= 6  # those offered in vain, too
+
+
+async def test_the_next_message_is_split_right_from_the_start(build: Build, server: FakeExchange) -> None:
+    """What Exchange takes at once is remembered: one 452 in all, and the cost is known before the claim."""
+    house = await build()
+    refusals = 0
+    crowd = full_after(3)
+
+    def choose(talk: Talk, line: str) -> bytes | None:
+        nonlocal refusals
+        reply = crowd(talk, line)
+        refusals += reply is not None
+        return reply
+
+    server.script.choose = choose
+    await house.start()
+    await house.comes_to(await house.accept(BAD, *people(5)), "sent")
+    assert refusals == 2
+    await house.comes_to(await house.accept(BAD, *people(7)), "sent")
+    assert refusals == 2
+    assert [len(one) for one in envelopes(server)] == [3, 2, 3, 3, 1]
+    again = Lane(LANE, UpstreamState("Contoso"), house.lane.limits, 30, MailboxLimiter(house.lane.limits))
+    again.remember((await house.spool.remembered())[f"recipients-per-message:{LANE}"])
+    assert again.most_recipients(house.clock.now()) == 3
+    assert again.most_recipients(house.clock.now() + 90_000) == 500
+
+
+async def test_the_day_is_kept_by_the_parts_of_a_message(build: Build, server: FakeExchange) -> None:
+    """Five recipients a day, seven in the message: five go, two wait, whatever Exchange takes at once."""
+    house = await build(recipients_per_day=5)
+    the_least(server, 3)
+    await house.start()
+    message = await house.accept(BAD, *people(7))
+    await house.settles(lambda: sent_to(house, message), list(people(5)))
+    assert (await house.view(message)).state == "queued"
+    assert house.lane.limiter.day_is_full(house.clock.now())
+
+
+async def sent_to(house: House, message: str) -> list[str]:
+    """Its recipients that are served."""
+    return [address for address, state in (await house.people(message)).items() if state == "sent"]

@@ -87,7 +87,7 @@ def test_the_summary_stands_for_its_notices() -> None:
     notice = summary("app@contoso.com", 80, lines, from_email="n@contoso.com", hostname="relay1", since=RECEIVED,
                      now=NOW, message_id="<s.1@relay1>")  # fmt: skip
     text = text_of(notice)
-    assert notice.subject == "Summary: 80 more notices about undelivered mail"
+    assert notice.subject == "Summary: 80 more notices about mail"
     assert "between 23 November 2026, 10:00 UTC and 23 November 2026, 11:00 UTC" in text
     assert "01JDCQ5S7H2AB: not delivered, “Figures” to bob@example.com and 1 more." in text
     assert "01JDCQ5S7H2AB: delayed, “(no subject)” to bob@example.com. The recipient does not exist." in text

@@ -114,8 +114,8 @@ def test_any_notice_is_sound(
         found = groups(notice)
         assert len(found) == 1 + len(fates)
         for group in found[1:]:
-            assert group["Action"] in ("failed", "delayed")
-            assert re.fullmatch(r"[45]\.\d{1,3}\.\d{1,3}", group["Status"])
+            assert group["Action"] in ("failed", "delayed", "relayed")
+            assert re.fullmatch(r"[245]\.\d{1,3}\.\d{1,3}", group["Status"])
             assert len(group.get_all("Final-Recipient", [])) == 1
             assert set(group.keys()) <= {
                 "Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code",

@@ -8,14 +8,15 @@ import email.policy
 
 import pytest
 
+from relay import events
 from relay.message import BytesBody, Client, Content, Envelope, Outcome, Recipient, Reply, Result
-from relay.schedule.desk import Desk, own_mail
+from relay.schedule.desk import OWN_MAIL, Desk, Outgoing, own_mail
 from relay.schedule.overdue import Overdue
 from relay.spool.contract import Claim, Filter, Hold, Settlement
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.clock import ManualClock
 from tests.fakes.post import FakePost
-from tests.fakes.spool import DEFERRED, LANE, OTHER, accept, new_message, spool_settings
+from tests.fakes.spool import DEFERRED, LANE, OTHER, SENT, accept, new_message, spool_settings
 
 FAILED = Outcome(
     Result.FAILED, reply=Reply(550, "5.1.10", "Recipient not found"), reason="There is no such recipient"
@@ -90,8 +91,15 @@ async def test_a_sender_that_cannot_be_reached_leaves_it_to_the_postmaster(desk)
     ],
     ids=["null sender", "a notice", "NEVER", "SUCCESS only"],
 )
-async def test_nobody_is_told(desk, about, content):
+async def test_nobody_is_told_and_nobody_need_be(desk, about, content):
     done = await desk.about_failures(about, failure(), content)
+    assert (done.notices, done.told) == ((), True)
+
+
+async def test_without_a_postmaster_a_failure_stays_untold(spool):
+    post = FakePost(postmaster=None)
+    desk = Desk(spool, post, spool._clock)
+    done = await desk.about_failures(claim("scanner@floor2.local"), failure(), CONTENT)
     assert (done.notices, done.told) == ((), False)
 
 
@@ -121,6 +129,96 @@ async def test_many_failures_become_a_summary_also_over_a_restart(spool, desk):
     (summary,) = await spool.claim(OTHER, 5, spool.now())
     assert summary.envelope.recipients[0].address == "boss@contoso.com"
     assert "5 more notices" in summary.subject
+
+
+OWN = dataclasses.replace(
+    claim("", people=(Recipient("boss@contoso.com", "NEVER"),)), client=Client(listener=OWN_MAIL)
+)
+
+
+async def test_a_refused_notice_goes_to_the_postmaster_with_all_it_says(desk):
+    (refused,) = (await desk.about_failures(claim(), failure(), CONTENT)).notices
+    content = Content(refused.message.header, BytesBody(refused.body))
+    done = await desk.about_failures(OWN, failure(people=("boss@contoso.com",)), content)
+    (mail,) = done.notices
+    assert done.told
+    assert [one.address for one in mail.message.envelope.recipients] == ["it@contoso.com"]
+    message = read(mail)
+    assert message["To"] == "it@contoso.com"
+    assert "one of the relay's own" in " ".join(message.get_body(("plain",)).get_content().split())
+    (inner,) = [one for one in message.walk() if one.get_content_type() == "message/rfc822"]
+    assert "anna@example.net" in inner.as_string()
+
+
+@pytest.mark.parametrize("redirected", [False, True], ids=["to it", "to where all mail is redirected"])
+async def test_a_notice_to_the_postmaster_that_is_refused_causes_no_other(spool, redirected):
+    class Post(FakePost):
+        def outgoing(self, to, near=""):
+            return Outgoing("notifications@contoso.com", OTHER, "all@test.example" if redirected else to)
+
+    refused = "all@test.example" if redirected else "IT@contoso.com"
+    about = dataclasses.replace(OWN, envelope=Envelope("", (Recipient(refused, "NEVER"),)))
+    done = await Desk(spool, Post(), spool._clock).about_failures(about, failure(people=(refused,)), CONTENT)
+    assert (done.notices, done.told) == ((), False)
+
+
+async def test_success_is_told_where_exchange_was_not_asked_for_it(desk):
+    wants = (
+        Recipient("anna@example.net", "SUCCESS", "rfc822;a+2Bb@example.net"),
+        Recipient("bob@example.net"),
+    )
+    people = ("anna@example.net", "bob@example.net")
+    done = await desk.about_outcomes(
+        claim(people=wants), failure(SENT, people, details={"host": "h.example"}), CONTENT
+    )
+    (mail,) = done.notices
+    message = read(mail)
+    assert message["Subject"] == "Relayed: plan"
+    (machine,) = [one for one in message.walk() if one.get_content_type() == "message/delivery-status"]
+    fields = machine.get_payload()[1]
+    assert len(machine.get_payload()) == 2
+    assert fields["Final-Recipient"] == "rfc822;anna@example.net"
+    assert fields["Original-Recipient"] == "rfc822;a+b@example.net"
+    assert (fields["Action"], fields["Status"]) == ("relayed", "2.0.0")
+
+
+@pytest.mark.parametrize(
+    ("sender", "notify", "details"),
+    [
+        ("boss@contoso.com", "SUCCESS", {"dsn": "passed on"}),
+        ("boss@contoso.com", "FAILURE", {}),
+        ("boss@contoso.com", None, {}),
+        ("scanner@floor2.local", "SUCCESS", {}),
+        ("", "SUCCESS", {}),
+    ],
+    ids=["Exchange reports it", "not asked for", "nothing asked", "sender out of reach", "null sender"],
+)
+async def test_success_is_not_told(desk, sender, notify, details):
+    about = claim(sender, people=(Recipient("anna@example.net", notify),))
+    assert (await desk.about_outcomes(about, failure(SENT, details=details), CONTENT)).notices == ()
+
+
+async def test_failure_and_success_of_one_message_are_two_notices_and_both_are_logged(desk, monkeypatch):
+    told = []
+    monkeypatch.setattr(events, "notified", lambda **fields: told.append((fields["kind"], fields["to"])))
+    wants = (Recipient("anna@example.net", "SUCCESS,FAILURE"), Recipient("bob@example.net"))
+    done = Settlement("0AMGPQ1200000", {"anna@example.net": SENT, "bob@example.net": FAILED})
+    done = await desk.about_outcomes(claim(people=wants), done, CONTENT)
+    assert [one.message.subject for one in done.notices] == ["Not delivered: plan", "Relayed: plan"]
+    assert told == [("failure", "boss@contoso.com"), ("relayed", "boss@contoso.com")]
+
+
+async def test_a_notice_of_success_does_not_speak_for_a_failure(desk, monkeypatch):
+    async def broken(*_):
+        raise RuntimeError("boom")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk, "_compose", broken)
+        wants = (Recipient("anna@example.net", "SUCCESS,FAILURE"), Recipient("bob@example.net"))
+        done = Settlement("0AMGPQ1200000", {"anna@example.net": SENT, "bob@example.net": FAILED})
+        assert not (await desk.about_outcomes(claim(people=wants), done, CONTENT)).told
+    done = Settlement("0AMGPQ1200000", {"anna@example.net": SENT})
+    assert not (await desk.about_outcomes(claim(people=wants), done, CONTENT)).told
 
 
 async def test_a_fault_in_composing_never_costs_the_outcome(spool):
@@ -164,6 +262,9 @@ async def test_a_delay_is_told_after_its_time_and_once(spool, overdue):
     text = b"".join([chunk async for chunk in content.body.chunks()])
     assert b"Action: delayed" in text
     assert b"Will-Retry-Until:" in text
+    assert b"Status: 4.7.0\r\n" in text
+    assert b"Diagnostic-Code: smtp; 451 4.7.0 later" in text
+    assert b"Last-Attempt-Date:" not in text  # it was hours ago, and nobody wrote down when
     (view,) = await spool.find(Filter(ids=(message_id,)))
     assert (view.state, view.attempts) == ("deferred", 1)
 
@@ -194,7 +295,11 @@ async def test_mail_whose_turn_never_came_is_given_up_at_max_age(spool, overdue)
     spool._clock.advance(5 * 86_400 + 60)
     await overdue.look()
     assert [one.state for one in await spool.trace(message_id)] == ["failed"]
-    assert len(await spool.claim(OTHER, 5, spool.now())) == 1
+    (told,) = await spool.claim(OTHER, 5, spool.now())
+    content = await spool.content(told.id)
+    text = b"".join([chunk async for chunk in content.body.chunks()])
+    assert b"Status: 5.4.7\r\n" in text
+    assert b"Diagnostic-Code:" not in text
 
 
 async def test_a_long_list_is_looked_at_in_steps_and_whole(spool, overdue):
@@ -209,6 +314,55 @@ async def test_a_long_list_is_looked_at_in_steps_and_whole(spool, overdue):
     for _ in range(3):
         await overdue.look()
     assert await spool.overdue(spool.now(), unnoticed=True) == []
+
+
+async def test_a_backlog_is_told_of_step_by_step_without_a_pause_of_a_minute(spool, desk, overdue):
+    ids = [await accept(spool, message=FROM_CONTOSO) for _ in range(230)]
+    spool._clock.advance(5 * 86_400 + 60)
+    looks = 0
+    while True:
+        await overdue.look()
+        looks += 1
+        if overdue.pause() > 1:
+            break
+    assert looks == 3
+    assert [one.state for one in await spool.trace(ids[-1])] == ["failed"]
+    assert (await spool.stats()).messages == 20  # the notices; the others wait for a summary
+    assert [owed.count for owed in desk._budget.owed(spool.now() + 3601)] == [210]
+
+
+async def test_held_mail_is_passed_over_and_then_rests(spool, overdue):
+    for _ in range(150):
+        await accept(spool, message=FROM_CONTOSO)
+    await spool.hold(Hold("lane", LANE, "c", "The secret has expired", "Make a new one", "", spool.now()))
+    spool._clock.advance(86_400)
+    await overdue.look()
+    assert overdue.pause() < 1
+    await overdue.look()
+    assert overdue.pause() == 60
+
+
+async def test_mail_that_is_too_old_tells_exchanges_last_words(spool, overdue):
+    await defer(spool, await accept(spool, message=FROM_CONTOSO))
+    spool._clock.advance(5 * 86_400 + 60)
+    await overdue.look()
+    (told,) = await spool.claim(OTHER, 5, spool.now())
+    content = await spool.content(told.id)
+    text = b"".join([chunk async for chunk in content.body.chunks()])
+    assert b"Status: 5.4.7\r\n" in text
+    assert b"Diagnostic-Code: smtp; 451 4.7.0 later" in text
+
+
+async def test_what_is_claimed_meanwhile_is_neither_given_up_nor_announced(spool, overdue, monkeypatch):
+    told = []
+    monkeypatch.setattr(events, "notified", lambda **fields: told.append(fields))
+    await accept(spool, message=FROM_CONTOSO)
+    spool._clock.advance(5 * 86_400 + 60)
+    found = await spool.overdue(spool.now(), unnoticed=False)
+    await spool.claim(LANE, 1, spool.now())
+    await overdue._look_at_old(found[0], spool.now())
+    assert told == []
+    assert await spool.claim(OTHER, 5, spool.now()) == []
 
 
 def test_our_own_mail_has_the_null_sender_and_wants_no_notice():

@@ -9,7 +9,7 @@ import pytest
 
 from relay.errors import SpoolBusy
 from relay.message import Outcome, Reply, Report, Result, Scope
-from relay.schedule import carrier, holds, loop
+from relay.schedule import carrier, holds, loop, outlook
 from relay.spool.contract import Filter
 from tests.fakes.courier import SENT
 from tests.fakes.spool import LANE, accept
@@ -204,14 +204,14 @@ async def test_a_slow_exchange_costs_no_processor_time(house, monkeypatch):
     await h.courier.until(lambda: h.courier.open_now == 1)
     lane = h.scheduler.lanes[LANE]
     looks = 0
-    right = h.scheduler._pause
+    right = outlook.next_look
 
-    def counted(one):
+    def counted(*given):
         nonlocal looks
         looks += 1
-        return right(one)
+        return right(*given)
 
-    monkeypatch.setattr(h.scheduler, "_pause", counted)
+    monkeypatch.setattr(outlook, "next_look", counted)
     lane.ready = type(lane.ready)(
         (when - 60, claim) for when, claim in lane.ready
     )  # they have waited a minute

@@ -103,7 +103,7 @@ def test_backoff_repeats_its_last_step_with_jitter():
     ("outcome", "key"),
     [
         (Outcome(Result.HELD, Scope.SENDER), "U/m@c|x@c"),
-        (Outcome(Result.HELD, Scope.MESSAGE), "message"),
+        (Outcome(Result.HELD, Scope.MESSAGE, Reply(550, "5.7.9"), code="policy"), "U/m@c|policy 5.7.9"),
         (Outcome(Result.HELD, Scope.MESSAGE, uncertain=True), None),
         (Outcome(Result.DEFERRED), None),
     ],

@@ -103,6 +103,9 @@ def test_a_throttling_reply_pauses_halves_and_recovers_step_by_step():
 
 def test_a_message_that_is_split_counts_as_many():
     assert cost_of(1200, limits()) == Cost(3, 1200)
+    assert cost_of(1200, limits(), learned=2) == Cost(
+        3, 1200
+    )  # a long list does not wait for a minute of its own
     limiter = MailboxLimiter(limits(5))
     for _ in range(3):
         limiter.start()

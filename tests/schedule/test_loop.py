@@ -143,10 +143,10 @@ async def test_the_limit_of_a_minute_is_kept(house):
 
 
 async def test_a_message_of_many_recipients_waits_until_all_its_parts_fit(house):
-    h = await house(messages_per_minute=5, recipients_per_message=2)
-    for _ in range(3):
+    h = await house(messages_per_minute=30, recipients_per_message=2)
+    for _ in range(28):
         await accept(h.spool, source="small")
-    await h.sent(3)
+    await h.sent(28)
     await accept(h.spool, source="big", recipients=tuple(f"r{n}@x.example" for n in range(6)))
     (view,) = await h.shows("queued")
     lane = h.scheduler.lanes[LANE]
@@ -154,7 +154,7 @@ async def test_a_message_of_many_recipients_waits_until_all_its_parts_fit(house)
         while lane.need.messages != 3:
             await asyncio.sleep(0)
     assert view.attempts == 0
-    assert len(h.courier.sent) == 3
+    assert len(h.courier.sent) == 28
 
 
 async def test_the_limit_of_a_minute_is_kept_over_a_restart(tmp_path):
@@ -248,6 +248,17 @@ async def test_a_full_mailbox_holds_its_lane_and_no_other(house):
     await h.spool.operate("release", Filter(lane=LANE), SystemClock().now())
     await h.scheduler.refresh([LANE])
     await h.sent(3)
+
+
+async def test_the_only_message_of_a_held_lane_is_the_one_to_try(house, monkeypatch):
+    monkeypatch.setattr(holds, "PROBES", (0.02,))
+    h = await house()
+    h.courier.answer = lambda claim: Report({"anna@example.net": FULL}, FULL)
+    await accept(h.spool)
+    await h.shows("held", 1)
+    await h.courier.until(lambda: h.scheduler.lanes[LANE].the_hold().probes >= 2)
+    h.courier.answer = lambda claim: SENT
+    await h.sent(1)
 
 
 async def test_a_probe_sends_one_message_and_then_the_rest(house, monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 
 from relay.simulator.app import Simulator
 from relay.simulator.options import SimulatorOptions
-from tests.simulator.kit import Clock, Connect, Dialog, Start
+from tests.simulator.graphkit import GraphClient
+from tests.simulator.kit import GRAPH_SCOPE, Clock, Connect, Dialog, Start, fetch_token, http
 
 
 @pytest.fixture
@@ -54,3 +55,18 @@ async def connect() -> AsyncIterator[Connect]:
     yield begin
     for writer in writers:
         writer.close()
+
+
+@pytest.fixture
+async def graph(start: Start, clock: Clock) -> Any:
+    """A client whose app has everything, in a tenant with Graph permissions."""
+    sim = await start(permissions={"Mail.Send", "Mail.ReadWrite", "Application.Read.All"}, clock=clock)
+    async with http(sim) as session:
+        yield GraphClient(sim, session, await fetch_token(sim, GRAPH_SCOPE))
+
+
+@pytest.fixture(autouse=True)
+def _no_foreign_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """requests prefers these variables to the ``verify`` that msal hands it."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)

@@ -57,7 +57,13 @@ async def test_the_command_announces_itself_and_stops_on_a_signal(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--fault", "nonsense"], ["--permission", "Fly"], ["--message-size", "big"], ["--send-as", "x"]],
+    [
+        ["--fault", "nonsense"],
+        ["--permission", "Fly"],
+        ["--message-size", "big"],
+        ["--send-as", "x"],
+        ["--certificate", __file__],
+    ],
 )
 def test_wrong_usage_is_status_two(tmp_path: Path, arguments: list[str]) -> None:
     """Before anything listens."""

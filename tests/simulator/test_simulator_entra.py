@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import datetime
 import json
 import ssl
 import time
 from typing import Any
 
 import aiohttp
-import msal
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
 from relay.simulator.faults import Fault
+from tests.simulator.keykit import claims_of, make_certificate, msal_token
 from tests.simulator.kit import EXCHANGE_SCOPE, GRAPH_SCOPE, Clock, Start, fetch_token, http, token_answer
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    payload = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
 
 
 async def test_an_exchange_token_carries_the_documented_claims(start: Start, clock: Clock) -> None:
@@ -116,46 +106,6 @@ async def test_discovery_names_the_token_endpoint_and_refuses_an_unknown_tenant(
             assert (await refused.json())["error_codes"] == [90002]
     assert document["token_endpoint"] == f"{sim.authority}/{sim.state.tenant_id}/oauth2/v2.0/token"
     assert document["issuer"].startswith("https://")
-
-
-def make_certificate() -> tuple[str, str]:
-    """(private key, certificate), both PEM."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "relay")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-
-@pytest.fixture(autouse=True)
-def _no_foreign_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """requests prefers these variables to the ``verify`` that msal hands it."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def msal_token(authority: str, ca_file: str, client_id: str, credential: Any) -> dict[str, Any]:
-    app = msal.ConfidentialClientApplication(
-        client_id,
-        client_credential=credential,
-        authority=authority,
-        instance_discovery=False,
-        verify=ca_file,
-        timeout=(5, 5),
-    )
-    return app.acquire_token_for_client(scopes=[EXCHANGE_SCOPE])
 
 
 async def test_msal_gets_a_token_with_a_secret(start: Start) -> None:

@@ -11,63 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay.simulator.app import Simulator
 from relay.simulator.faults import Fault
 from relay.simulator.options import MEBIBYTE
-from tests.simulator.kit import EXCHANGE_SCOPE, GRAPH_SCOPE, Clock, Start, fetch_token, http
-
-MAILBOX = "notifications@contoso.com"
-SEND = f"/v1.0/users/{MAILBOX}/sendMail"
-DRAFTS = f"/v1.0/users/{MAILBOX}/messages"
-MIME = (
-    b"From: Some Name <notifications@contoso.com>\r\nTo: a@b.example\r\nBcc: Hidden@c.example, A@B.example\r\n"
-    b"Subject: hello\r\nMessage-ID: <1@contoso.com>\r\nX-Custom: 1\r\nAuto-Submitted: auto-generated\r\n"
-    b"Content-Type: text/plain\r\n\r\nbody\r\n"
-)
-
-
-class GraphClient:
-    """Requests with one token; the last answer's status and headers are kept."""
-
-    def __init__(self, sim: Simulator, session: aiohttp.ClientSession, token: str) -> None:
-        self.sim, self.session, self.token = sim, session, token
-        self.status = 0
-        self.headers: Any = {}
-
-    async def ask(self, method: str, path: str, **given: Any) -> Any:
-        headers = {"Authorization": f"Bearer {self.token}", **given.pop("headers", {})}
-        headers = {key: value for key, value in headers.items() if value}
-        url = path if path.startswith("https") else self.sim.graph_url + path
-        async with self.session.request(method, url, headers=headers, **given) as answer:
-            self.status, self.headers = answer.status, answer.headers
-            return await answer.json() if "json" in answer.content_type else await answer.read()
-
-    async def code(self, method: str, path: str, **given: Any) -> tuple[int, str]:
-        """(status, error code)."""
-        body = await self.ask(method, path, **given)
-        return self.status, body["error"]["code"]
-
-    async def send_mime(self, mime: bytes) -> Any:
-        return await self.ask(
-            "POST", SEND, data=base64.encodebytes(mime), headers={"Content-Type": "text/plain"}
-        )
-
-
-def message(**changes: Any) -> dict[str, Any]:
-    return {
-        "subject": "Grüße",
-        "body": {"contentType": "html", "content": "<p>hé</p>"},
-        "toRecipients": [{"emailAddress": {"address": "a@b.example", "name": "Ä"}}],
-        **changes,
-    }
-
-
-@pytest.fixture
-async def graph(start: Start, clock: Clock) -> Any:
-    """A client whose app has everything, in a tenant with Graph permissions."""
-    sim = await start(permissions={"Mail.Send", "Mail.ReadWrite", "Application.Read.All"}, clock=clock)
-    async with http(sim) as session:
-        yield GraphClient(sim, session, await fetch_token(sim, GRAPH_SCOPE))
+from tests.simulator.graphkit import DRAFTS, MAILBOX, MIME, SEND, GraphClient, message, slow_post
+from tests.simulator.kit import EXCHANGE_SCOPE, GRAPH_SCOPE, Clock, fetch_token
 
 
 async def test_mime_is_sent_to_its_header_addresses(graph: GraphClient) -> None:
@@ -146,6 +93,7 @@ async def test_mime_refusals(graph: GraphClient, mime: bytes, status: int, code:
         ({"toRecipients": []}, 400, "ErrorInvalidRecipients"),
         ({"toRecipients": [{"emailAddress": {"address": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"from": {"emailAddress": {"address": "ceo@contoso.com"}}}, 403, "ErrorSendAsDenied"),
+        ({"toRecipients": [{"emailAddress": {"name": "nobody"}}]}, 400, "ErrorInvalidRecipients"),
         ({"colour": "red"}, 400, "RequestBodyRead"),
         ({"subject": 7}, 400, "RequestBodyRead"),
         ({"body": {"contentType": "rtf"}}, 400, "RequestBodyRead"),
@@ -198,6 +146,15 @@ async def test_tokens_and_permissions(graph: GraphClient) -> None:
     assert credentials[0]["endDateTime"].endswith("Z")
 
 
+async def test_an_expired_token(graph: GraphClient, clock: Clock) -> None:
+    """Once its hour is over a token is 401; a fresh one works."""
+    clock.now += 3599
+    assert await graph.code("POST", SEND, json={"message": message()}) == (401, "InvalidAuthenticationToken")
+    graph.token = await fetch_token(graph.sim, GRAPH_SCOPE)
+    await graph.ask("POST", SEND, json={"message": message()})
+    assert graph.status == 202
+
+
 async def test_limits_of_the_mailbox(graph: GraphClient) -> None:
     """A full mailbox is 507, the day's recipients 403, the mailbox's own size 400."""
     mail = {"json": {"message": message()}}
@@ -216,6 +173,7 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
     file = bytes(range(256)) * (4 * 4096)
     draft = await graph.ask("POST", DRAFTS, json=message())
     assert (graph.status, draft["isDraft"]) == (201, True)
+    assert draft["internetMessageId"].startswith("<")
     item = {"AttachmentItem": {"attachmentType": "file", "name": "scan.pdf", "size": len(file)}}
     attachments = f"{DRAFTS}/{draft['id']}/attachments"
     session = await graph.ask("POST", f"{attachments}/createUploadSession", json=item)
@@ -226,9 +184,10 @@ async def test_a_large_file_goes_through_an_upload_session(graph: GraphClient) -
         headers = {"Content-Range": f"bytes {first}-{first + len(part) - 1}/{len(file)}", "Authorization": ""}
         await graph.ask("PUT", session["uploadUrl"], data=part, headers=headers)
         assert graph.status == (201 if first + step >= len(file) else 200)
-    assert "/attachments/" in graph.headers["Location"]
+    assert "/Attachments(" in graph.headers["Location"]
     await graph.ask("POST", f"{DRAFTS}/{draft['id']}/send")
     assert graph.status == 202
+    assert graph.sim.messages[0].message_id == draft["internetMessageId"]
     parsed = email.message_from_bytes(graph.sim.messages[0].bytes(), policy=email.policy.default)
     assert [part.get_content() for part in parsed.iter_attachments()] == [file]
     assert list((graph.sim.directory / "drafts").iterdir()) == []
@@ -256,7 +215,7 @@ async def test_upload_sessions_are_strict(graph: GraphClient) -> None:
     assert await put(0, 10, 20) == 416
     assert await put(0, 4 * MEBIBYTE, 4 * MEBIBYTE) == 413
     assert await put(0, 10, 10) == 200
-    assert (await graph.ask("GET", url, headers={"Authorization": ""}))["nextExpectedRanges"] == ["10-"]
+    assert (await graph.ask("GET", url, headers={"Authorization": ""}))["nextExpectedRanges"] == ["10"]
     await graph.ask("DELETE", url)
     assert graph.status == 204
     assert await put(10, 10, 10) == 404
@@ -278,17 +237,7 @@ async def test_throttling(graph: GraphClient, clock: Clock) -> None:
 async def test_four_requests_at_once(graph: GraphClient) -> None:
     """The fifth is 429 while four are being read."""
     held = asyncio.Event()
-
-    async def slow() -> Any:
-        yield b"{"
-        await held.wait()
-        yield b"}"
-
-    headers = {"Authorization": f"Bearer {graph.token}", "Content-Type": "application/json"}
-    url = graph.sim.graph_url + SEND
-    slow_ones = [
-        asyncio.ensure_future(graph.session.post(url, data=slow(), headers=headers)) for _ in range(4)
-    ]
+    slow_ones = [slow_post(graph, held) for _ in range(4)]
     while graph.sim.limits_report()["graph"]["concurrency"] < 4:
         await asyncio.sleep(0)
     assert await graph.code("POST", SEND, json={"message": message()}) == (429, "ApplicationThrottled")
@@ -308,3 +257,9 @@ async def test_graph_faults(graph: GraphClient) -> None:
     assert len(graph.sim.messages) == 1
     await graph.sim.change(graph_down=True)
     assert await graph.code("POST", SEND, **mail) == (503, "ErrorServerBusy")
+    await graph.sim.change(graph_down="refuse")
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await graph.ask("POST", SEND, **mail)
+    await graph.sim.change(graph_down=False)
+    await graph.ask("POST", SEND, **mail)
+    assert graph.status == 202

@@ -15,6 +15,7 @@ import pytest
 from relay.errors import SpoolError, SpoolFull
 from relay.message import Outcome, Reply, Result, Scope
 from relay.spool.contract import Claim, Filter, Hold, NewMail, Settlement, Spool
+from tests.fakes.clock import ManualClock
 from tests.fakes.spool import DEFERRED, FAILED, LANE, OTHER, SENT, accept, new_message
 
 
@@ -211,6 +212,51 @@ class SpoolSuite:
         assert [event.event for event in trace.events] == ["accepted", "uncertain"]
         claim = await claim_one(spool, make.clock.now())
         assert (claim.id, claim.attempts) == (message_id, 1)
+
+    async def test_each_part_of_a_split_message_counts_when_it_ends(self, make):
+        spool = await make()
+        await accept(spool, recipients=tuple(f"r{n}@x.example" for n in range(3)))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        await spool.begin(claim.id, now, 1)
+        await spool.begin(claim.id, now + 10, 1, {"r0@x.example": SENT})
+        stamps = (await spool.usage(LANE, now + 12)).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [1, 1]
+        await spool.begin(claim.id, now + 20, 1, {"r1@x.example": SENT})
+        stamps = (await spool.usage(LANE, now + 22)).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [1, 2, 2]
+        assert sum(count for _, count in (await spool.usage(LANE, now + 22)).recipients_today) == 3
+
+    async def test_a_crash_in_a_split_message_repeats_no_finished_part(self, make):
+        spool = await make()
+        await accept(spool, recipients=("a@x.example", "b@x.example", "c@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        await spool.begin(claim.id, now, 1)
+        await spool.begin(claim.id, now + 1, 2, {"a@x.example": SENT})
+        make.clock.advance(30)
+        spool = await make.reopen(spool)
+        await spool.recover()
+        stamps = (await spool.usage(LANE, make.clock.now())).stamps
+        assert [round(stamp - now) // 10 for stamp in stamps] == [
+            0,
+            3,
+        ]  # the last may have ended just before the crash
+        again = await claim_one(spool, make.clock.now())
+        assert [one.address for one in again.envelope.recipients] == ["b@x.example", "c@x.example"]
+        await settle(spool, again, SENT, make.clock.now())
+        (trace,) = await spool.trace(claim.id)
+        assert trace.state == "sent"
+
+    async def test_what_the_limits_left_over_goes_after_others_and_before_its_own_source(self, make):
+        spool = await make()
+        big = await accept(spool, source="list", recipients=("a@x.example", "b@x.example"))
+        later = await accept(spool, source="list")
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        quiet = await accept(spool, source="scanner")
+        await spool.settle(Settlement(claim.id, {"a@x.example": SENT}, counts=False), now)
+        assert [one.id for one in await spool.claim(LANE, 3, now)] == [quiet, big, later]
 
     async def test_uncertain_mail_may_be_held_instead(self, make):
         spool = await make(on_uncertain="hold")
@@ -532,6 +578,24 @@ class SpoolSuite:
         await tend_until_quiet(spool, now + 1001)
         assert await spool.trace(message_id) == []
 
+    async def test_what_was_kept_of_a_failed_message_goes_with_its_history(self, make):
+        spool = await make(history=1000.0)
+        await accept(spool, b"x" * 200_000)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.stats()).bytes > 200_000
+        await tend_until_quiet(spool, now + 1001)
+        assert (await spool.stats()).bytes == 0
+
+    async def test_deleting_what_a_failed_message_kept_leaves_a_trace_entry(self, make):
+        spool = await make()
+        message_id = await accept(spool)
+        now = make.clock.now()
+        await settle(spool, await claim_one(spool, now), FAILED, now)
+        assert (await spool.operate("delete", Filter(ids=(message_id,)), now)).changed == 1
+        (trace,) = await spool.trace(message_id)
+        assert (trace.state, trace.events[-1].event) == ("failed", "deleted")
+
     async def test_traces_are_found_by_recipient_sender_and_message_id(self, make):
         spool = await make()
         message_id = await accept(spool)
@@ -582,6 +646,49 @@ class HeldRecipients:
         assert (view.state, view.reason) == ("held", "held by an operator")
 
 
+class HeldTime:
+    """What a message was held in all, whoever held it, each second once."""
+
+    async def test_a_message_held_inside_a_held_lane_counts_each_second_once(self, make):
+        spool = await make()
+        start = make.clock.now()
+        message_id = await accept(spool)
+        await spool.hold(a_hold(start + 100))
+        make.clock.advance(200)
+        await spool.operate("hold", Filter(ids=(message_id,)), start + 200)
+        assert (await held_time(spool, make.clock, 200)) == pytest.approx(100, abs=0.1)
+        await spool.unhold("lane", LANE, start + 300)
+        assert (await held_time(spool, make.clock, 400)) == pytest.approx(300, abs=0.1)
+        await spool.hold(a_hold(start + 500))
+        await spool.operate("release", Filter(ids=(message_id,)), start + 600)
+        assert (await held_time(spool, make.clock, 700)) == pytest.approx(600, abs=0.1)
+        await spool.unhold("lane", LANE, start + 800)
+        (claim,) = await spool.claim(LANE, 1, start + 900)
+        assert claim.held_for == pytest.approx(700, abs=0.1)
+
+    async def test_held_time_goes_along_to_another_lane(self, make):
+        spool = await make()
+        start = make.clock.now()
+        message_id = await accept(spool)
+        await spool.hold(a_hold(start))
+        await spool.operate("hold", Filter(ids=(message_id,)), start + 100)
+        await spool.reroute(lambda claim: OTHER, start + 200)
+        await spool.operate("release", Filter(ids=(message_id,)), start + 300)
+        (claim,) = await spool.claim(OTHER, 1, start + 400)
+        assert claim.held_for == pytest.approx(300, abs=0.1)
+
+
+def a_hold(since: float) -> Hold:
+    return Hold("lane", LANE, "x", "for the test", "", "", since)
+
+
+async def held_time(spool, clock, seconds: float) -> float:
+    """Of the only waiting message, so many seconds after the clock's start."""
+    clock.advance(ManualClock().now() + seconds - clock.now())
+    (claim,) = await spool.overdue(clock.now() + 1, unnoticed=False)
+    return claim.held_for
+
+
 class NoticesAndAnswers:
     """Notices stored with what caused them, waiting messages decided about, and answers that waited for Exchange."""
 
@@ -605,6 +712,34 @@ class NoticesAndAnswers:
         message_id = await accept(spool)
         await settle(spool, await claim_one(spool, make.clock.now()), FAILED, make.clock.now())
         assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    @pytest.mark.parametrize("told", [True, False])
+    async def test_content_stays_only_while_a_failure_is_untold(self, make, told):
+        """One recipient fails first, the other is delivered later; what counts is whether the failure was told."""
+        spool = await make()
+        message_id = await accept(spool, b"x" * 200_000, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now, told=told), now)
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        if told:
+            assert (await spool.stats()).bytes == 0
+        else:
+            assert (await body_of(spool, message_id)).startswith(new_message().header)
+
+    async def test_a_later_notice_does_not_speak_for_an_earlier_failure(self, make):
+        spool = await make()
+        message_id = await accept(spool, recipients=("a@x.example", "b@x.example"))
+        now = make.clock.now()
+        claim = await claim_one(spool, now)
+        first = {"a@x.example": FAILED, "b@x.example": DEFERRED}
+        await spool.settle(Settlement(claim.id, first, due=now), now)
+        await settle(spool, await claim_one(spool, now), FAILED, now, told=True)
+        assert (await body_of(spool, message_id)).startswith(new_message().header)
+        assert (await spool.operate("retry", Filter(ids=(message_id,)), now)).changed == 1
+        await settle(spool, await claim_one(spool, now), SENT, now)
+        assert (await spool.stats()).bytes == 0
 
     async def test_waiting_mail_can_be_given_up(self, make):
         spool = await make()

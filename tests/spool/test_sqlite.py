@@ -15,9 +15,10 @@ from relay.spool.contract import Filter
 from relay.spool.schema import _statements, connect, migrate, migrations
 from relay.spool.sqlite import SqliteSpool
 from tests.fakes.clock import ManualClock
-from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
+from tests.fakes.spool import FAILED, LANE, SENT, accept, new_message, spool_settings
 from tests.spool.suite import (
     HeldRecipients,
+    HeldTime,
     NoticesAndAnswers,
     SpoolSuite,
     claim_one,
@@ -54,7 +55,7 @@ async def make(tmp_path):
         await spool.close()
 
 
-class TestSqlite(SpoolSuite, NoticesAndAnswers, HeldRecipients):
+class TestSqlite(SpoolSuite, NoticesAndAnswers, HeldRecipients, HeldTime):
     """The common suite."""
 
 
@@ -122,6 +123,29 @@ async def test_a_finished_messages_file_goes(make):
     assert [number for shard in spool.bodies.numbers() for number in shard] == []
 
 
+async def test_a_file_kept_for_a_failed_message_goes_with_its_history(make):
+    spool = await make(history=1000.0)
+    await accept(spool, b"x" * 500_000)
+    now = make.clock.now()
+    await settle(spool, await claim_one(spool, now), FAILED, now)
+    assert [number for shard in spool.bodies.numbers() for number in shard]
+    await tend_until_quiet(spool, now + 1001)
+    assert [number for shard in spool.bodies.numbers() for number in shard] == []
+
+
+async def test_the_file_shrinks_once_its_mail_is_delivered(make):
+    spool = await make()
+    await asyncio.gather(*(accept(spool, b"x" * 120_000) for _ in range(300)))
+    now = make.clock.now()
+    await tend_until_quiet(spool, now)
+    full = spool._path.stat().st_size
+    assert full > 30_000_000
+    for claim in await spool.claim(LANE, 300, now):
+        await settle(spool, claim, SENT, now)
+    await tend_until_quiet(spool, now)
+    assert spool._path.stat().st_size < full / 3
+
+
 async def test_only_we_may_read_the_spool(make):
     spool = await make()
     await accept(spool, b"x" * 500_000)
@@ -161,6 +185,23 @@ async def test_a_disk_that_fills_is_reported_as_full_and_recovers(make):
     assert len(await spool.claim(LANE, 50, make.clock.now())) >= 2
 
 
+async def test_a_limit_of_file_sizes_or_a_quota_is_no_room_and_recovers(make):
+    resource = pytest.importorskip("resource")
+    spool = await make()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        with pytest.raises(SpoolFull, match="takes no more"):  # in the database
+            for _ in range(20):
+                await accept(spool, b"x" * 100_000)
+        with pytest.raises(SpoolFull, match="takes no more"):  # in a file beside it
+            await accept(spool, b"x" * 1_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    await accept(spool, b"x" * 1_000_000)
+    assert len(await spool.claim(LANE, 50, make.clock.now())) >= 2
+
+
 async def test_one_failing_change_does_not_take_others_with_it(make):
     spool = await make()
 
@@ -195,8 +236,8 @@ def test_a_spool_of_schema_1_is_brought_up_to_date_with_its_mail(tmp_path):
         " VALUES (7, 1, 1, 0, 0, 1, 's', 'c', 'x', 'm', 'j', '{}')"
     )
     assert migrate(connection) == migrations()[-1][0]
-    row = connection.execute("SELECT id, direct, delay_noticed FROM message").fetchone()
-    assert row == (7, 0, 0)
+    row = connection.execute("SELECT id, direct, delay_noticed, untold FROM message").fetchone()
+    assert row == (7, 0, 0, 0)
     connection.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from relay import events
 from relay.tokens.entra import EntraTokens
 from tests.tokens.fake_entra_server import FakeClock, FakeEntra, Identity, Make, make_identity, make_upstream
+from tests.tokens.fake_registration import FakeRegistration
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -30,6 +31,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def entra(tmp_path: Path, authority_ca: Identity) -> AsyncIterator[FakeEntra]:
     fake = FakeEntra(tmp_path, authority_ca)
+    await fake.start()
+    yield fake
+    await fake.stop()
+
+
+@pytest.fixture
+async def registration(tmp_path: Path, authority_ca: Identity) -> AsyncIterator[FakeRegistration]:
+    fake = FakeRegistration(tmp_path, authority_ca)
     await fake.start()
     yield fake
     await fake.stop()

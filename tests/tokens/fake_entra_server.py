@@ -146,6 +146,7 @@ class FakeEntra:
         app = web.Application()
         app.router.add_get("/{tenant}/v2.0/.well-known/openid-configuration", self._discovery)
         app.router.add_post("/{tenant}/oauth2/v2.0/token", self._token)
+        self._add_routes(app)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._chain)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -153,6 +154,9 @@ class FakeEntra:
         site = web.TCPSite(self._runner, "localhost", self.port, ssl_context=context)
         await site.start()
         self.port = self.port or self._runner.addresses[0][1]
+
+    def _add_routes(self, app: web.Application) -> None:
+        """For fakes that know more."""
 
     async def stop(self) -> None:
         """The port then refuses connections."""
@@ -173,6 +177,7 @@ class FakeEntra:
             "issuer": f"{base}/v2.0",
             "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
             "token_endpoint": f"{base}/oauth2/v2.0/token",
+            "device_authorization_endpoint": f"{base}/oauth2/v2.0/devicecode",
         })  # fmt: skip
 
     async def _token(self, request: web.Request) -> web.StreamResponse:

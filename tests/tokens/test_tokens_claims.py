@@ -120,3 +120,12 @@ def test_decoding_never_fails(text: str) -> None:
 def test_roles_of_odd_shapes(value: object) -> None:
     """Only texts in a list are roles."""
     assert claims.roles({"roles": value}) == (("a",) if isinstance(value, list) else ())
+
+
+def test_an_identitys_missing_right_is_not_sent_to_a_page_that_does_not_exist() -> None:
+    """Managed identities have no API permissions page: the remedy is PowerShell."""
+    identity = make_upstream("https://localhost", None, credential=ManagedIdentity(None))
+    (finding,) = claims.judge(token(Resource.GRAPH), identity)
+    assert (finding.slug, finding.level) == ("role-absent", "warn")
+    assert "New-MgServicePrincipalAppRoleAssignment" in finding.remedy
+    assert "App registrations" not in finding.remedy

@@ -17,7 +17,8 @@ ROOM = Path(reasons.__file__).parent
 FACTS = """7000215 7000222 7000218 7000229 700016 70001 7000112 90002 900023 90038 900382 900432 50059 90019 50194
 9001023 90130 1002012 70011 28002 700022 700023 500011 650052 650057 65001 650056 90094 53003 530032 530035 50034
 50126 50055 50057 50076 50079 50105 501051 700027 50012 700024 500133 50013 700030 700213 70021 700229 50196 90055
-90033 90006 90012 90024 50033 50000"""
+90033 90006 90012 90024 50033 50000
+700082 700084 50173 70008 70043 50132 50133 50078 70019 70020"""
 
 
 def test_the_page_is_current() -> None:
@@ -64,3 +65,20 @@ def test_evidence_is_one_short_line() -> None:
     said = faults.brief("AADSTS1:\r\n two\n" + "x" * 5000)
     assert said.startswith("AADSTS1: two x")
     assert len(said) == faults.EVIDENCE_LENGTH
+
+
+def test_the_page_of_credentials_says_what_the_code_does() -> None:
+    """Findings, days and shares of docs/credentials.md."""
+    from relay.tokens import expiry, keypair, rotation, vault
+
+    page = (PAGE.parent / "credentials.md").read_text()
+    code = Path(expiry.__file__).read_text()
+    rows = set(re.findall(r"^\| `((?:credential|rotation)-[a-z-]+)`", page, re.MULTILINE))
+    assert {row.removesuffix("-next") for row in rows} == set(
+        re.findall(r'"((?:credential|rotation)-[a-z]+)', code)
+    )
+    assert expiry.REMINDERS == (60, 30, 14, 7, 1) and "60, 30, 14, 7 and 1 days before" in page
+    assert vault.UNUSED_DAYS == 90 and "90 days without use" in page
+    assert (rotation.SHARE_LEFT, rotation.LEAST_LEFT, rotation.MOST_LEFT) == (1 / 3, 30 * 86400, 1 / 2)
+    assert "a third of the certificate's life (at least 30 days, at most half its\nlife)" in page
+    assert keypair.KEY_BITS == 3072 and "RSA key of 3072 bits" in page

@@ -37,8 +37,6 @@ def _spool(config: Config, findings: Findings) -> None:
 def _web(config: Config, findings: Findings) -> None:
     if config.web is None:
         return
-    if config.web.password is None:
-        findings.fault("web.password", "the page has no password", "make one with `relay password`")
     if config.web.tls is None and not is_loopback(split_bind(config.web.bind)[0]):
         findings.warn(
             "web.bind", "the page can be reached from other machines without TLS; set web.tls, or bind 127.0.0.1",

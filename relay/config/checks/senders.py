@@ -20,6 +20,7 @@ def check(config: Config, findings: Findings) -> None:
         path = f"senders[{index}]"
         _upstream(rule, path, config, findings)
         _user(rule, path, config, findings)
+        _signed_in(rule, path, config, findings)
         if everything is not None:
             findings.warn(
                 f"{path}.match", f"never used: senders[{everything}] matches every sender before it"
@@ -58,4 +59,22 @@ def _user(rule: SenderSection, path: str, config: Config, findings: Findings) ->
         f"`clients` has no username `{printable(name)}`",
         f"did you mean `user:{meant}`?" if meant else "add it to `clients`, or write a network",
         involves=("clients",),
+    )
+
+
+def _signed_in(rule: SenderSection, path: str, config: Config, findings: Findings) -> None:
+    """A user's sign-in opens the mailbox of that user and no other."""
+    named = rule.upstream or config.upstreams[0].server_name
+    upstream = next((one for one in config.upstreams if one.server_name == named), None)
+    if upstream is None or upstream.user_login is None:
+        return
+    user = upstream.from_email
+    mailboxes = rule.login or ((rule.from_ or user),)
+    if all(one.lower() == user.lower() for one in mailboxes):
+        return
+    findings.fault(
+        f"{path}.login" if rule.login else f"{path}.from",
+        f"`{printable(named)}` signs in as a user (user_login), and so can submit as {user} alone",
+        f"write login: {user} (another `from` needs Send As in Exchange), or use an application's credential",
+        involves=tuple(f"upstreams[{index}].from_email" for index in range(len(config.upstreams))),
     )

@@ -9,7 +9,7 @@ from relay.config.findings import Findings
 from relay.config.model import Config, UpstreamSection
 from relay.config.values import GUID, ZERO_GUID
 
-CREDENTIALS = ("client_secret", "certificate", "managed_identity", "federated_token_file")
+CREDENTIALS = ("client_secret", "certificate", "managed_identity", "federated_token_file", "user_login")
 # What Exchange Online takes from one mailbox (facts 3.1); more than this gets throttled.
 _EXCHANGE_TAKES = {"connections": 3, "messages_per_minute": 30, "recipients_per_day": 10_000}
 
@@ -20,6 +20,7 @@ def check(config: Config, findings: Findings) -> None:
     for index, upstream in enumerate(config.upstreams):
         path = f"upstreams[{index}]"
         _one_credential(upstream, path, findings)
+        _next_credential(upstream, path, findings)
         _ids(upstream, path, findings)
         _addresses(upstream, path, findings)
         _limits(upstream, path, findings)
@@ -57,6 +58,26 @@ def _one_credential(upstream: UpstreamSection, path: str, findings: Findings) ->
         )
     if upstream.client_secret_expires and "client_secret" not in given:
         findings.warn(f"{path}.client_secret_expires", "there is no client_secret here that could expire")
+
+
+def _next_credential(upstream: UpstreamSection, path: str, findings: Findings) -> None:
+    following = upstream.next_credential
+    if following is None:
+        return
+    where = f"{path}.next_credential"
+    given = [kind for kind in ("client_secret", "certificate") if getattr(following, kind) is not None]
+    if len(given) != 1:
+        problem = "names no credential" if not given else "more than one credential is given"
+        findings.fault(where, problem, "give either client_secret or certificate, or remove the section")
+    if upstream.client_secret is None and upstream.certificate is None:
+        findings.fault(
+            where,
+            "goes with client_secret or certificate alone",
+            "remove it: the credential above it does not end",
+            involves=tuple(f"{path}.{kind}" for kind in CREDENTIALS),
+        )
+    if following.client_secret_expires and following.client_secret is None:
+        findings.warn(f"{where}.client_secret_expires", "there is no client_secret here that could expire")
 
 
 def _ids(upstream: UpstreamSection, path: str, findings: Findings) -> None:

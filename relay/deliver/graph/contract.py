@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 BodySource = bytes | AsyncIterator[bytes]
+WriteDown = Callable[[], Awaitable[None]]
+"""Puts the submission on disk (`relay.deliver.contract.Begin`), awaited before a request can be complete."""
 
 
 @dataclass(frozen=True, slots=True)

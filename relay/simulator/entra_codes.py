@@ -1,0 +1,71 @@
+"""Every AADSTS number worth a remedy, with the OAuth error, the HTTP status and a text in Entra's manner.
+
+From Microsoft's "Microsoft Entra authentication and authorization error codes". Most of them follow from the state of
+the tenant; these are for answering one of them outright, by a fault or by the state ``entra_error``.
+"""
+
+from __future__ import annotations
+
+CODES: dict[int, tuple[str, int, str]] = {
+    7000215: ("invalid_client", 401, "Invalid client secret provided."),
+    7000222: ("invalid_client", 401, "The provided client secret keys are expired."),
+    7000218: ("invalid_client", 401, "The request body must contain 'client_assertion' or 'client_secret'."),
+    7000229: ("invalid_client", 401, "The client application is missing service principal in the tenant."),
+    700016: ("unauthorized_client", 400, "Application was not found in the directory."),
+    70001: ("unauthorized_client", 400, "The application is disabled or not known."),
+    7000112: ("unauthorized_client", 400, "The application is disabled."),
+    90002: ("invalid_tenant", 400, "Tenant not found."),
+    900023: ("invalid_request", 400, "Specified tenant identifier is neither a valid DNS name nor an id."),
+    90038: ("invalid_request", 400, "The tenant is not in this cloud instance."),
+    900382: ("invalid_request", 400, "Confidential client is not supported in cross cloud requests."),
+    900432: ("invalid_request", 400, "Confidential client is not supported in cross cloud requests."),
+    50059: ("invalid_request", 400, "No tenant-identifying information found in the request."),
+    90019: ("invalid_request", 400, "No tenant-identifying information found in the request."),
+    50194: ("invalid_request", 400, "The application is not configured as a multi-tenant application."),
+    9001023: ("invalid_request", 400, "The grant type is not supported over the /common endpoint."),
+    90130: ("invalid_request", 400, "The application is not supported over the /common endpoint."),
+    1002012: ("invalid_scope", 400, "Client credential flows need a scope ending in /.default."),
+    70011: ("invalid_scope", 400, "The provided value for the input parameter 'scope' is not valid."),
+    28002: ("invalid_scope", 400, "The provided value for the input parameter 'scope' is not valid."),
+    700022: ("invalid_scope", 400, "The scope asks for more than one resource."),
+    700023: ("invalid_scope", 400, "The scope names no resource."),
+    500011: ("invalid_resource", 400, "The resource principal was not found in the tenant."),
+    650052: ("invalid_client", 400, "The organization has not subscribed to the service."),
+    650057: ("invalid_resource", 400, "The resource is not listed in the permissions of the app."),
+    65001: ("invalid_grant", 400, "The user or administrator has not consented to use the application."),
+    650056: ("invalid_client", 400, "Misconfigured application: consent is missing."),
+    90094: ("invalid_grant", 400, "An administrator of the tenant has to consent."),
+    53003: ("invalid_grant", 400, "Access has been blocked by Conditional Access policies."),
+    530032: ("invalid_grant", 400, "Blocked by a security policy of the tenant."),
+    530035: ("invalid_grant", 400, "Access has been blocked by security defaults."),
+    50034: ("invalid_grant", 400, "The user account does not exist in the directory."),
+    50126: ("invalid_grant", 400, "Invalid username or password."),
+    50055: ("invalid_grant", 400, "The password is expired."),
+    50057: ("invalid_grant", 400, "The user account is disabled."),
+    50076: ("interaction_required", 400, "The user must use multi-factor authentication."),
+    50079: ("interaction_required", 400, "The user must enrol for multi-factor authentication."),
+    50105: ("invalid_grant", 400, "The signed-in user is not assigned to a role for the application."),
+    501051: ("invalid_grant", 400, "The application is not assigned to a role for the resource."),
+    700027: ("invalid_client", 401, "The certificate used to sign the client assertion is not registered."),
+    50012: ("invalid_client", 401, "Authentication failed: the signing certificate is not known."),
+    700024: ("invalid_client", 401, "Client assertion is not within its valid time range."),
+    500133: ("invalid_grant", 400, "Assertion is not within its valid time range."),
+    50013: ("invalid_grant", 400, "The assertion failed signature validation."),
+    700030: ("invalid_client", 401, "The subject name of the certificate is not authorized."),
+    700213: ("invalid_client", 401, "No matching federated identity record found for presented assertion."),
+    70021: ("invalid_request", 400, "No matching federated identity record found for presented assertion."),
+    700229: ("invalid_request", 400, "Only app tokens can be used as federated identity credentials."),
+    50196: ("invalid_grant", 400, "The client has sent the same request too often: a loop was detected."),
+    700082: ("invalid_grant", 400, "The refresh token has expired due to inactivity."),
+    50173: ("invalid_grant", 400, "The grant was revoked; a fresh sign-in is needed."),
+    90055: ("invalid_request", 429, "Too many requests."),
+    90033: ("temporarily_unavailable", 503, "A transient error has occurred. Please try again."),
+    90006: ("server_error", 503, "The service is temporarily unavailable."),
+    90012: ("server_error", 503, "The request has timed out."),
+    90024: ("server_error", 503, "The request budget is exceeded, or a transient error has occurred."),
+    50033: ("server_error", 503, "A transient error has occurred."),
+    50000: ("server_error", 503, "The sign-in service reported an error."),
+}
+"""AADSTS number -> (OAuth ``error``, HTTP status, text)."""
+
+UNKNOWN = ("invalid_client", 400, "The request was refused.")
