@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from relay import daemon
+
 SCRIPT = """
 import json, os, resource, subprocess
 os.umask(0o002)
@@ -33,3 +37,17 @@ def test_harden(tmp_path: Path) -> None:
     assert seen["mode"] == "0o600"
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     assert seen["files"][0] == (min(65536, hard) if hard != resource.RLIM_INFINITY else 65536)
+
+
+def test_the_daemon_begins_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it reads the first secret."""
+
+    class Hardened(Exception):
+        pass
+
+    def hardened() -> None:
+        raise Hardened
+
+    monkeypatch.setattr(daemon, "harden", hardened)
+    with pytest.raises(Hardened):
+        daemon.serve(lambda: pytest.fail("the configuration was read first"))

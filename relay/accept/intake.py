@@ -173,7 +173,8 @@ class Intake:
         if facts.received_count > HOPS:
             return replies.LOOP
         user = arrival.client.user
-        if user and not all(self.authenticator.may_send_as(user, one) for one in facts.from_addresses):
+        shown = facts.from_addresses + facts.sender_addresses
+        if user and not all(self.authenticator.may_send_as(user, one) for one in shown):
             return replies.SENDER_DENIED
         return None
 
