@@ -68,6 +68,8 @@ class Attempt:
         self._begin = begin
         self._rules = rules
         self._carrier = carrier
+        self._unmended = False
+        """A line over 998 octets had to stay, in a part that must not be changed."""
 
     async def run(self) -> Report:
         """The whole attempt."""
@@ -111,6 +113,7 @@ class Attempt:
             return rewritten, self._content.body
         fitted = await fit(rewritten.header, self._content.body)
         if fitted.notes:
+            self._unmended = any("left as" in note for note in fitted.notes)
             rewritten = replace(rewritten, header=fitted.header, notes=rewritten.notes + fitted.notes)
         return rewritten, fitted.body
 
@@ -167,7 +170,9 @@ class Attempt:
         return Report(outcomes, beyond(outcomes), details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
-        """Some refusals are believed only when they come twice."""
+        """Some refusals are believed only when they come twice; one is known better than Exchange can say it."""
+        if self._unmended and outcome.reply is not None and "line" in outcome.reply.text.lower():
+            return _line_too_long(outcome)
         if outcome.code in AGAIN and outcome.result is Result.FAILED and self._claim.attempts == 0:
             return replace(outcome, result=Result.DEFERRED, remedy="")
         return outcome
@@ -240,6 +245,14 @@ def _too_large(size: int, limit: int, mailbox: str) -> Outcome:
         Result.FAILED, Scope.MESSAGE, Reply(552, "5.3.4", text), text,
         f"Send less at once; or raise limits.message_size, and in Exchange Online PowerShell run Set-Mailbox {mailbox}"
         " -MaxSendSize 150MB.", "message-too-large")  # fmt: skip
+
+
+def _line_too_long(outcome: Outcome) -> Outcome:
+    return replace(
+        outcome, result=Result.FAILED, scope=Scope.MESSAGE,
+        reason="A signed or encrypted part has a line over 998 octets, which cannot be re-encoded without breaking it.",
+        remedy="Let the signing program use quoted-printable or base64, and send again.", code="line-too-long",
+    )  # fmt: skip
 
 
 def _unsafe() -> Outcome:

@@ -53,6 +53,20 @@ async def test_the_server_sees_short_lines(desk: Desk) -> None:
     assert "encoded as quoted-printable" in report.details["repairs"]
 
 
+async def test_a_line_that_had_to_stay_is_named(desk: Desk) -> None:
+    """Exchange's complaint about a line in a signed part is explained at once, not retried as a broken dialogue."""
+    desk.server.script.answers["BODY"] = [b"500 5.5.2 Syntax error, a line is longer than 998 octets"]
+    signed = b"-----BEGIN PGP SIGNED MESSAGE-----\r\n\r\n" + LONG + b"\r\n"
+    connection = await desk.courier.open("M365", MAILBOX)
+    report = await connection.submit(
+        make_claim(long_lines=True), Content(HEADER, BytesBody(b"see below\r\n" + signed)), desk.begin
+    )
+    await connection.close()
+    (outcome,) = report.outcomes.values()
+    assert (outcome.result, outcome.code) == (Result.FAILED, "line-too-long")
+    assert "quoted-printable" in outcome.remedy
+
+
 async def test_a_body_that_was_looked_at_is_not_read_again(desk: Desk) -> None:
     """What the listener saw to be short enough goes out untouched, in one reading."""
     body = Repeated(b"line\r\n", 3)
