@@ -15,6 +15,7 @@ from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
+from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
 from relay.schedule.leave import Leave
@@ -28,8 +29,8 @@ _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
 _LAST_WAIT = 5.0
 """Seconds that a stop waits for a spool that takes no outcome."""
-_SPOOL_AGAIN = 1.0
-"""Seconds before an outcome that the spool could not take (a full disk) is offered again."""
+_SPOOL_AGAIN = (1.0, 2.0, 5.0, 10.0)
+"""Seconds before an outcome that the spool could not take (a full disk) is offered again; the last repeats."""
 
 
 class Carrier:
@@ -119,6 +120,7 @@ class Carrier:
         scheduler, lane = self._scheduler, self._lane
         leave = Leave(scheduler, lane, claim)
         content: Content | None = None
+        lane.submitting[claim.id] = connection
         try:
             content = await scheduler.spool.content(claim.id)
             report = await connection.submit(claim, content, leave)
@@ -129,6 +131,7 @@ class Carrier:
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
             report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=leave.begun))
         finally:
+            lane.submitting.pop(claim.id, None)
             leave.end()
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
@@ -151,16 +154,17 @@ class Carrier:
     async def _settle(
         self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
     ) -> None:
+        tries = 0
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
             except SpoolError as error:
                 # The outcome must not be lost: Exchange may have the message already.
-                events.trouble(
-                    where="spool", what=f"an outcome waits to be written: {error}", remedy=error.remedy
-                )
-                await self._scheduler.clock.sleep(_SPOOL_AGAIN)
+                self._scheduler.unwritten.waits(done.id, error)
+                await self._scheduler.clock.sleep(step(_SPOOL_AGAIN, tries))
+                tries += 1
                 continue
+            self._scheduler.unwritten.written(done.id)
             if len(done.outcomes) < len(claim.envelope.recipients):
                 self._lane.kick()  # some of it is back in the queue: to go on with, or to try a held lane with
             if done.due is not None:

@@ -278,13 +278,17 @@ class Holds:
         if hold is None:
             return
         now = self._scheduler.clock.now()
-        lane.upstream.probing = lane.upstream.hold is not None
+        lane.upstream.probing = lane.name if lane.upstream.hold is not None else ""
         later = dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0))
         self._put(lane, later)
 
     def probed(self, lane: Lane) -> None:
-        """The try's connection is closed."""
-        lane.upstream.probing = False
+        """A connection is closed: if it was the try's, whoever of the upstream is due may try next."""
+        if lane.upstream.probing != lane.name:
+            return
+        lane.upstream.probing = ""
+        for name in lane.upstream.lanes:
+            self._scheduler.lanes[name].wake.set()
 
     def sender_hold(self, lane: Lane, claim: Claim) -> Hold | None:
         """The hold that keeps this message's sender, unless this message is the one to try."""

@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from relay import events
+from relay.deliver.contract import Connection
 from relay.message import Outcome, Trouble
 from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
@@ -26,8 +27,8 @@ class UpstreamState:
 
     name: str
     hold: Hold | None = None
-    probing: bool = False
-    """One lane is trying for all."""
+    probing: str = ""
+    """The lane that is trying for all just now."""
     slowed: Outcome | None = None
     """A throttling reply about the whole tenant, in force until ``slowed_until``."""
     slowed_until: float = 0.0
@@ -70,6 +71,8 @@ class Lane:
         self.refused: dict[str, str] = {}
         """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
         the lane."""
+        self.submitting: dict[str, Connection] = {}
+        """By id, the messages that a connection has in its hands."""
         self.connected = 0
         """Connections past their handshake."""
         self.may_have_work = True
@@ -136,6 +139,11 @@ class Lane:
         del self.ready[index]
         self._under_way |= _pairs(claim)
         return claim
+
+    def break_off(self, message_id: str) -> bool:
+        """End a submission that cannot have been accepted yet; False when no connection has it, or too late."""
+        connection = self.submitting.get(message_id)
+        return connection is not None and connection.abandon()
 
     def finished(self, claim: Claim) -> None:
         """A taken message is settled (or on its way to be): what waited behind it may go."""

@@ -32,6 +32,11 @@ class Ids:
         return number
 
 
+def begin(at_ms: int) -> int:
+    """The least number of a time, in milliseconds since 1970."""
+    return max(0, at_ms - _EPOCH_MS) << 22
+
+
 def show(number: int) -> str:
     """The 13 characters of a number."""
     letters = []

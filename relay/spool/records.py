@@ -194,9 +194,11 @@ def where(wanted: Filter) -> tuple[str, list[Any]]:
         add("m.received < ?", ms(wanted.older_than))
     if wanted.reason is not None:
         add(
-            "(m.reason LIKE ? ESCAPE '!' OR (m.state IN (0, 2) AND EXISTS (SELECT 1 FROM hold h"
-            " WHERE h.reason LIKE ? ESCAPE '!' AND ((h.scope = 'lane' AND h.key = l.name) OR"
-            " (h.scope = 'upstream' AND substr(l.name, 1, length(h.key) + 1) = h.key || '/')))))",
+            # the lanes of such holds are looked for once, not for each message
+            "(m.reason LIKE ? ESCAPE '!' OR (m.state IN (0, 2) AND m.lane IN (SELECT k.id FROM lane k JOIN hold h"
+            " ON (h.scope = 'lane' AND h.key = k.name) OR"
+            " (h.scope = 'upstream' AND substr(k.name, 1, length(h.key) + 1) = h.key || '/')"
+            " WHERE h.reason LIKE ? ESCAPE '!')))",
             like(wanted.reason),
             like(wanted.reason),
         )

@@ -20,7 +20,7 @@ from relay.clock import Clock, SystemClock
 from relay.errors import SpoolError
 from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
-from relay.spool import delivery, holding, ids, operators, upkeep
+from relay.spool import delivery, holding, ids, operators, search, upkeep
 from relay.spool.bodies import BodyFiles, FileBody
 from relay.spool.contract import (
     Changed,
@@ -29,6 +29,7 @@ from relay.spool.contract import (
     Hold,
     LaneSummary,
     MessageView,
+    Part,
     Recovered,
     Settlement,
     SpoolStats,
@@ -311,6 +312,11 @@ class SqliteSpool:
         start = ids.read(after) or 0 if after else 0
         return await self._read(lambda c: operators.find(c, wanted, limit, start))
 
+    async def find_within(
+        self, wanted: Filter, *, seconds: float, limit: int = 1000, after: str | None = None
+    ) -> Part[MessageView]:
+        return await search.find_within(self._read, wanted, limit, after, seconds)
+
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
         matched = changed = start = 0
         found: int | None = None
@@ -359,6 +365,11 @@ class SqliteSpool:
 
     async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:
         return await self._read(lambda c: operators.trace(c, text, limit))
+
+    async def trace_within(
+        self, text: str, *, seconds: float, limit: int = 100, before: str | None = None
+    ) -> Part[Trace]:
+        return await search.trace_within(self._read, text, limit, before, seconds)
 
     async def stats(self) -> SpoolStats:
         messages, size = await self._read(_open_and_bytes)

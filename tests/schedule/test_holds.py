@@ -254,3 +254,22 @@ async def _probes_of(h: House, times: int) -> bool:
 
 async def _only_lane(h: House) -> bool:
     return await scopes(h) == [("lane", LANE)]
+
+
+async def test_one_lane_tries_for_its_upstream_whatever_connections_of_others_do(house):
+    h = await house()
+    h.courier.gate.clear()
+    for name in (LANE, OTHER):
+        h.scheduler.kick(name)
+    trying, other = h.scheduler.lanes[LANE], h.scheduler.lanes[OTHER]
+    assert trying.upstream is other.upstream
+    now = h.spool.now()
+    await h.spool.hold(Hold("upstream", trying.upstream.name, "c", "why", "how", "", now, next_probe=now - 1))
+    await h.scheduler.holds.load(probe_now=False)
+    h.scheduler.holds.probing(trying)
+    h.scheduler.holds.probed(other)
+    assert not h.scheduler.holds.probe_due(other, now + 1e6)
+    other.wake.clear()
+    h.scheduler.holds.probed(trying)
+    assert other.wake.is_set()
+    assert h.scheduler.holds.probe_due(other, now + 1e6)

@@ -218,13 +218,17 @@ class MailboxHttp:
         tokens = self._client.tokens
         token = await tokens.token(Resource.GRAPH)
         answer = await self._exchange(request, token)
-        if answer.status != 401:
+        if answer.status == 401:
+            tokens.discard(token)
+        elif answer.status == 403:  # the token may only be older than a consent
+            tokens.doubt(token)
+        else:
             return answer
-        tokens.discard(token)
         if not request.repeatable:
             return answer
         fresh = await tokens.token(Resource.GRAPH)
-        return answer if fresh.value == token.value else await self._exchange(request, fresh)
+        helps = fresh.value != token.value if answer.status == 401 else fresh.permissions != token.permissions
+        return await self._exchange(request, fresh) if helps else answer
 
     async def _exchange(self, request: Request, token: Token | None) -> Answer:
         started, number = time.monotonic(), str(uuid.uuid4())
