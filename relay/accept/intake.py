@@ -151,7 +151,7 @@ class Intake:
             refusal = self._check(arrival, facts)
             if refusal:
                 return _refused(arrival, refusal)
-            message = self._build(arrival, facts)
+            message = await self._build(arrival, facts)
             if message.direct:
                 stored = True  # or nothing of it is left: the commit sees to that
                 return await self._pass_on(arrival, message)
@@ -178,7 +178,7 @@ class Intake:
             return replies.SENDER_DENIED
         return None
 
-    def _build(self, arrival: Arrival, facts: HeaderFacts) -> NewMessage:
+    async def _build(self, arrival: Arrival, facts: HeaderFacts) -> NewMessage:
         """Route it and put our Received field before its header block."""
         envelope, client = arrival.envelope, arrival.client
         route = self.router.route(envelope.sender, facts.from_addresses, client)
@@ -192,7 +192,7 @@ class Intake:
             now=self.clock.now(),
         )
         header = field + self._redirect_field(envelope) + arrival.incoming.header
-        unfit = header_refusal(header, route, envelope.sender, self.clock.now())
+        unfit = await header_refusal(header, route, envelope.sender, self.clock.now())
         if unfit is not None:
             raise Refused(unfit)
         return NewMessage(
