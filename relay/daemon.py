@@ -19,6 +19,7 @@ from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
 from relay.errors import ControlError, RelayError
+from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
 from relay.message import Client
@@ -50,6 +51,7 @@ def build_spool(settings: Settings) -> Spool:
 
 def serve(load: Load) -> int:
     """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start."""
+    harden()
     settings = load()
     logs.configure(settings.log)
     try:

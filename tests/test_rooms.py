@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "keeper": {"*"},
     "pages": {"*"},
     "control": set(),
+    "hardening": set(),
     "status": {"*"},
     "logs": set(),
     "__main__": {"cli"},

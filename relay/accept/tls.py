@@ -65,8 +65,53 @@ def build(tls: ListenerTls) -> ssl.SSLContext:
             f"TLS certificate or key not found: {tls.certificate}, {tls.key or 'same file'}"
         ) from error
     except ssl.SSLError as error:
-        raise OSError(f"TLS certificate {tls.certificate} and its key cannot be used: {error}") from error
+        small = "; tls.minimum 1.0 takes small keys" if "TOO_SMALL" in str(error) else ""
+        raise OSError(
+            f"TLS certificate {tls.certificate} and its key cannot be used: {error}{small}"
+        ) from error
+    if tls.minimum in _OLD:
+        _say_if_forbidden(context, tls.minimum)
     return context
+
+
+def _say_if_forbidden(context: ssl.SSLContext, minimum: str) -> None:
+    """OpenSSL may have been built or configured without the old versions, and then says so to nobody."""
+    hindrance = _try_handshake(context, _VERSIONS[minimum])
+    if hindrance:
+        events.advice(
+            where="accept.tls",
+            what=f"tls.minimum is {minimum}, but OpenSSL on this machine does not permit TLS {minimum} ({hindrance}):"
+            " devices that know nothing newer stay out",
+            remedy="use a system whose OpenSSL still has it (crypto policy LEGACY on Red Hat), or tls.mode none for"
+            " these devices, on a listener of their own network",
+        )
+
+
+def _try_handshake(server: ssl.SSLContext, version: ssl.TLSVersion) -> str:
+    """A handshake in memory with a client of that version; OpenSSL's words when it fails, else nothing."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            client.minimum_version = client.maximum_version = version
+        client.set_ciphers("DEFAULT:@SECLEVEL=0")
+        up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ends = [client.wrap_bio(down, up), server.wrap_bio(up, down, server_side=True)]
+        for _ in range(4):  # flights of TLS 1.0, and one to spare
+            ends = [end for end in ends if not _shake(end)]
+    except (ssl.SSLError, ValueError) as error:
+        return getattr(error, "reason", None) or str(error)
+    return "no handshake" if ends else ""
+
+
+def _shake(end: ssl.SSLObject) -> bool:
+    """One step; whether the handshake is done."""
+    try:
+        end.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:
