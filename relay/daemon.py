@@ -8,36 +8,31 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from relay import events, logs, status
+from relay import events, logs
 from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import PAUSE, Alarms
+from relay.answering import Answering
 from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
-from relay.errors import ControlError, RelayError
+from relay.errors import RelayError
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
-from relay.message import Client
-from relay.ownmail import OWN_MAIL, OwnMail
+from relay.liverouter import LiveRouter
+from relay.ownmail import OwnMail
 from relay.pages import Pages
-from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
-from relay.schedule.lane import Lane
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Claim, Spool, lane_parts
+from relay.spool.contract import Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
-from relay.status import LaneHealth, held_health
 from relay.tokens.entra import EntraTokens
 
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
-
-_SLOW_DIAL = 10.0
-"""Seconds after which a connection that is still being made is worth a word in `relay status`."""
 
 Load = Callable[[], Settings]
 
@@ -111,48 +106,6 @@ def _say(where: str, error: Exception) -> None:
         events.trouble(where=where, what=f"unexpected error: {error!r}", error=error)
 
 
-class LiveRouter:
-    """The router of the moment: the rules of the last load, and the lanes that are held just now."""
-
-    def __init__(self, settings: Settings, own: OwnMail) -> None:
-        self.rules = Router(settings)
-        self._own = own
-        self.scheduler: Scheduler | None = None
-
-    def route(self, sender: str, header_from: tuple[str, ...], client: Client) -> Route:
-        """See `relay.rewrite.route.Router.route`; our own mail has a way of its own."""
-        if client.listener == OWN_MAIL:
-            return self._own.route(header_from)
-        return self.rules.route(sender, header_from, client)
-
-    def choose(self, route: Route, source: str = "") -> str:
-        """A lane of the route; of a pool, the next one that is not held."""
-        if len(route.mailboxes) == 1 or self.scheduler is None:
-            return self.rules.choose(route, source)
-        return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
-
-    def uses(self, lane: str) -> bool:
-        """Whether mail, our own included, can come to that lane."""
-        return self.rules.uses(lane) or self._own.uses(lane)
-
-    def identity(self, claim: Claim) -> str:
-        """The From address that today's rules give a message."""
-        original = claim.header_from[0] if claim.header_from else claim.envelope.sender
-        try:
-            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
-        except Refused:
-            return original
-        return route.from_address or original
-
-    def lane_for(self, claim: Claim) -> str | None:
-        """The lane that today's rules give a waiting message; None when they refuse it."""
-        try:
-            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
-        except Refused:
-            return None
-        return claim.lane if claim.lane in route.lanes else self.choose(route, claim.source)
-
-
 class Daemon:
     """All rooms of one running relay."""
 
@@ -176,6 +129,7 @@ class Daemon:
         self.alarms = Alarms(self.spool, self.scheduler, self.own, self.keeper, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
+        self._answering = Answering(self)
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
         self.pages = Pages(self)
@@ -364,93 +318,16 @@ class Daemon:
             if before is not None:
                 await before.close()
 
-    # control
+    # what is asked of it
 
     async def answer(self, do: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """What `relay.control.ask` asks."""
-        if do == "status":
-            return await self.status()
-        if do == "health":
-            return await self.health()
-        if do in ("wake", "release", "check"):
-            self.courier.revisit()
-            for tokens in self.tokens.values():
-                tokens.retry_now()
-            lanes = [str(lane) for lane in payload.get("lanes", [])]
-            await self.scheduler.refresh(lanes, probe_now=do == "release")
-            return {}
-        if do == "reload":
-            try:
-                await self.reload()
-            except OSError as error:
-                raise ControlError(f"nothing was changed: {error}") from error
-            return {}
-        raise ControlError(f"the running relay does not know {do!r}")
+        """What `relay.control.ask` asks. Raises RelayError."""
+        return await self._answering.answer(do, payload)
 
     async def health(self) -> dict[str, Any]:
-        """Live and ready: listening, and the spool takes mail."""
-        reasons = []
-        if not self.listeners or self.started is None:
-            reasons.append("not listening yet")
-        if not await self.spool.has_room(1024):
-            reasons.append("the spool is full")
-        return {"ok": not reasons, "reasons": reasons}
+        """Live and ready, with the reasons why not."""
+        return await self._answering.health()
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""
-        listeners = [
-            {"bind": bind, "connections": one.connections, "accepted": one.accepted, "rejected": one.rejected}
-            for bind, one in self.listeners.items()
-        ]
-        return await status.report(
-            self.settings,
-            self.spool,
-            started=self.started,
-            listeners=listeners,
-            health=self._health_of_lanes(),
-            tokens={name: tokens.states() for name, tokens in self.tokens.items()},
-            credentials={name: tokens.choice for name, tokens in self.tokens.items()},
-            ends=self.keeper.ends,
-            now=self.clock.now(),
-            choices={
-                one.name: choice
-                for one in self.settings.upstreams
-                if (choice := self.courier.choice(one.name))
-            },
-        )
-
-    def _health_of_lanes(self) -> dict[str, LaneHealth]:
-        now = self.clock.now()
-        return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
-
-    def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        upstream = lane.upstream.name
-        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
-        transport = lane.transport if lane.connected and lane.transport else decided
-        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
-        hold = lane.the_hold()
-        if hold is not None:
-            return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)
-        state, reason, remedy, since = self._slowed(lane, now)
-        return LaneHealth(transport, state, reason, remedy, since, sent, limit, lane.connected)
-
-    def _slowed(self, lane: Lane, now: float) -> tuple[str, str, str, float | None]:
-        """State, reason, remedy and since of a lane that is not held."""
-        opening = min(lane.opening.values(), default=now)
-        backlog = self.alarms.backlog(lane.name)
-        if lane.trouble is not None:
-            return "slowed", lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
-        if now - opening > _SLOW_DIAL:
-            reason = "a connection is being made, and Exchange or Entra ID has not answered yet"
-            remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
-            return "slowed", reason, remedy, opening
-        if lane.limiter.slowed:
-            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
-            return "slowed", reason, "", None
-        if lane.limiter.day_is_full(now):
-            reason = "the mailbox has reached its limit of recipients in 24 hours"
-            remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
-            return "slowed", reason, remedy, None
-        if backlog is not None:
-            return lane.state(), backlog.reason, backlog.remedy, backlog.since
-        return lane.state(), "", "", None
+        return await self._answering.status()

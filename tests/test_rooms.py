@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "simulator": set(),
     "demo": {"*"},
     "daemon": {"*"},
+    "answering": {"*"},
+    "liverouter": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},
     "keeper": {"*"},
