@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from relay import status
-from relay.errors import ControlError
+from relay.errors import ControlError, SpoolError
 from relay.schedule.lane import Lane
+from relay.spool.contract import lane_parts
 from relay.status import LaneHealth, held_health
 
 if TYPE_CHECKING:
@@ -14,6 +16,10 @@ if TYPE_CHECKING:
 
 _SLOW_DIAL = 10.0
 """Seconds after which a connection that is still being made is worth a word in `relay status`."""
+
+_SPOOL_PATIENCE = 5.0
+"""Seconds in which the spool must answer a probe."""
+_PROBE = "health:probe"
 
 
 class Answering:
@@ -44,13 +50,39 @@ class Answering:
         raise ControlError(f"the running relay does not know {do!r}")
 
     async def health(self) -> dict[str, Any]:
-        """Live and ready: listening, and the spool takes mail."""
-        reasons = []
+        """``ok`` and ``reasons``: whether mail is taken. ``warnings``: why mail that was taken may not leave just now.
+
+        Only the first decides whether relay is ready: clients should go on handing over mail while Microsoft is away.
+        """
+        reasons = await self._unready()
+        return {"ok": not reasons, "reasons": reasons, "warnings": self._warnings()}
+
+    async def _unready(self) -> list[str]:
         if not self._daemon.listeners or self._daemon.started is None:
-            reasons.append("not listening yet")
-        if not await self._daemon.spool.has_room(1024):
-            reasons.append("the spool is full")
-        return {"ok": not reasons, "reasons": reasons}
+            return ["not listening yet"]
+        try:
+            async with asyncio.timeout(_SPOOL_PATIENCE):
+                await self._daemon.spool.remember(_PROBE, None)  # a transaction that changes nothing
+                return [] if await self._daemon.spool.has_room(1024) else ["the spool is full"]
+        except TimeoutError:
+            return [f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"]
+        except SpoolError as error:
+            return [f"the spool cannot be written: {error}"]
+
+    def _warnings(self) -> list[str]:
+        """Tokens that are refused, mailboxes that are held or cannot be logged in to, each with its reason."""
+        tokens = [
+            f"{name}: no {state.resource.value} token: {state.error}"
+            for name, source in self._daemon.tokens.items()
+            for state in source.states()
+            if state.error is not None
+        ]
+        lanes = [
+            f"{lane_parts(name)[1]}: {health.state}: {health.reason}"
+            for name, health in self._health_of_lanes().items()
+            if health.state == "held" or self._daemon.scheduler.lanes[name].trouble is not None
+        ]
+        return [*tokens, *lanes]
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""

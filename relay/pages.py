@@ -30,7 +30,11 @@ from relay.spool.contract import Spool
 from relay.web.desk import MINUTES, News, Preview
 
 if TYPE_CHECKING:
+    from relay.metrics import Metrics
     from relay.web.server import WebServer
+
+FRESH = 1.0
+"""Seconds that the metrics are not put together again: anybody on this machine may ask."""
 
 KEPT = 300
 """Events that Activity can look back on; as many warnings and errors are kept beside them."""
@@ -179,6 +183,9 @@ class Pages:
         self._recent = Recent()
         self._unwatch: Callable[[], None] | None = None
         self._server: WebServer | None = None
+        self._metrics: Metrics | None = None
+        self._figures: tuple[float, bytes] | None = None
+        self._reading = asyncio.Lock()
         self._kept = Kept(daemon.settings)
         self._password = self._kept.read()
 
@@ -188,6 +195,10 @@ class Pages:
         """Remember events from now on, if there is to be a page: also what is said while the daemon starts."""
         if self._unwatch is None and self._daemon.settings.web is not None:
             self._unwatch = events.watch(self._recent)
+            from relay.metrics import Metrics  # a library that only a page needs
+
+            self._metrics = Metrics()
+            self._metrics.watch()
 
     async def start(self) -> None:
         """Serve the page, when one is configured. What fails is said, and mail goes on without it."""
@@ -217,6 +228,8 @@ class Pages:
         """Close it."""
         if self._unwatch is not None:
             self._unwatch()
+        if self._metrics is not None:
+            self._metrics.stop()
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -269,6 +282,19 @@ class Pages:
     async def health(self) -> dict[str, Any]:
         """Live and ready?"""
         return await self._daemon.health()
+
+    async def metrics(self) -> bytes:
+        """The figures of now; whoever asks within `FRESH` seconds is shown the same."""
+        assert self._metrics is not None
+        async with self._reading:
+            if self._figures is None or not 0 <= time.monotonic() - self._figures[0] < FRESH:
+                report, health = await self._daemon.status(), await self._daemon.health()
+                text = await asyncio.to_thread(
+                    self._metrics.text, report, ready=bool(health["ok"]),
+                    limit=self.settings.spool.max_size, now=self.now(),
+                )  # fmt: skip
+                self._figures = time.monotonic(), text
+            return self._figures[1]
 
     async def reload(self) -> None:
         """Read the configuration again."""

@@ -119,6 +119,9 @@ class Carrier:
         scheduler, lane = self._scheduler, self._lane
         leave = Leave(scheduler, lane, claim)
         content: Content | None = None
+        began = scheduler.clock.monotonic()
+        if claim.attempts == 0 and not claim.held_for:
+            events.took("wait", scheduler.clock.now() - claim.received)
         try:
             content = await scheduler.spool.content(claim.id)
             report = await connection.submit(claim, content, leave)
@@ -130,6 +133,7 @@ class Carrier:
             report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=leave.begun))
         finally:
             leave.end()
+            events.took("submit", scheduler.clock.monotonic() - began)
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
     async def _judge(

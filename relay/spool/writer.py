@@ -12,10 +12,12 @@ import errno
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from relay import events
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 
 T = TypeVar("T")
@@ -125,6 +127,7 @@ class Writer:
         return going
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+        began = time.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
             for waiting in batch:
@@ -132,6 +135,7 @@ class Writer:
             connection.execute("COMMIT")
             self.commits += 1
             self.changes += len(batch)
+            events.took("commit", time.monotonic() - began)
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
