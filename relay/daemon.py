@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from relay import events, logs
+from relay import events, logs, supervisor
 from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
@@ -33,6 +33,9 @@ from relay.tokens.entra import EntraTokens
 
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
+
+LOOK_AT_CERTIFICATES = 30.0
+"""Seconds between two looks at the files of TLS certificates."""
 
 Load = Callable[[], Settings]
 
@@ -62,18 +65,23 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _run(settings: Settings, load: Load) -> int:
-    daemon = Daemon(settings, load)
+    daemon = Daemon(settings, load, supervisor.inherited())
     stop = asyncio.Event()
+    watched = asyncio.ensure_future(supervisor.keep_watched())
     _watch_signals(daemon, stop)
     try:
         await daemon.start()
     except (RelayError, OSError) as error:
         events.trouble(where="start", what=str(error), remedy=getattr(error, "remedy", ""))
+        supervisor.notify(f"STATUS=could not start: {error}")
+        watched.cancel()
         await daemon.stop(0.0)
         return 1
     await stop.wait()
+    supervisor.notify("STOPPING=1", "STATUS=finishing what is in flight")
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
+    watched.cancel()
     events.notice(what="stopped")
     return 0
 
@@ -109,8 +117,10 @@ def _say(where: str, error: Exception) -> None:
 class Daemon:
     """All rooms of one running relay."""
 
-    def __init__(self, settings: Settings, load: Load) -> None:
+    def __init__(self, settings: Settings, load: Load, inherited: supervisor.Inherited | None = None) -> None:
+        """``load`` reads the configuration again; ``inherited``: sockets that the service manager holds open."""
         self.settings = settings
+        self._inherited = inherited or supervisor.Inherited()
         self._load = load
         self.clock = SystemClock()
         self.hostname = our_name()
@@ -160,9 +170,11 @@ class Daemon:
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
         self._spawn(self._keep_credentials())
+        self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
+        supervisor.ready(f"listening on {binds}")
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -179,6 +191,7 @@ class Daemon:
             await tokens.close()
         await self.control.stop()
         await self.spool.close()
+        self._inherited.close()
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -192,7 +205,8 @@ class Daemon:
         try:
             for one in settings.listeners:
                 if one.bind not in self.listeners:
-                    fresh[one.bind] = ListenerServer(one, intake, hostname=self.hostname)
+                    sock = self._inherited.take(one.host, one.port)
+                    fresh[one.bind] = ListenerServer(one, intake, hostname=self.hostname, sock=sock)
                     await fresh[one.bind].start()
         except OSError:
             for server in fresh.values():
@@ -202,6 +216,11 @@ class Daemon:
             if one.bind in self.listeners:
                 self.listeners[one.bind].update(one, intake)
         self.listeners.update(fresh)
+        for address in self._inherited.idle():
+            events.trouble(
+                where="start", what=f"systemd listens on {address} for relay, and no listener has that address",
+                remedy=f"Add `- bind: {address}` to listeners, or take it out of relay.socket: clients wait there in vain.",
+            )  # fmt: skip
 
     def _intake(self, settings: Settings) -> Intake:
         return Intake(
@@ -241,6 +260,17 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _watch_certificates(self) -> None:
+        """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
+        while True:
+            await self.clock.sleep(LOOK_AT_CERTIFICATES)
+            try:
+                for one in tuple(self.listeners.values()):
+                    one.renew()
+                self.pages.renew()
+            except Exception as error:
+                _say("certificates", error)
+
     async def _keep_credentials(self) -> None:
         while True:
             try:
@@ -275,12 +305,20 @@ class Daemon:
             what = "nothing was changed" if isinstance(error, (ConfigError, OSError)) else "not all was done"
             remedy = getattr(error, "remedy", "") or "Mend the configuration and reload again."
             events.trouble(where="reload", what=f"{what}: {error}", remedy=remedy)
+            supervisor.notify(f"STATUS=reload: {what}: {error}".replace("\n", " "))
 
     async def reload(self) -> None:
         """Read the configuration again; one that is faulty or cannot be listened with changes nothing.
 
         Raises ConfigError, OSError (a listener), or SpoolError (then it is in force, but not all waiting mail was told).
         """
+        supervisor.reloading()
+        try:
+            await self._reload()
+        finally:
+            supervisor.ready("listening on " + ", ".join(self.listeners))
+
+    async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
         if settings.spool.url != self.settings.spool.url:
             events.advice(

@@ -6,20 +6,34 @@ the same, since part of them is another server's words; mailboxes are capped, th
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import platform
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from relay import events
+from relay.clock import Clock
+from relay.settings import Settings
 from relay.spool.contract import lane_parts
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+disable_created_metrics()  # type: ignore[no-untyped-call]  # series of creation times: they double the page, and the start is shown once
+
+FRESH = 1.0
+"""Seconds that the page is not put together again: anybody on this machine may ask."""
 LABELS = 200
 """Different label values of one counter; whatever comes beyond is counted as ``other``."""
 LANES = 500
@@ -55,6 +69,19 @@ EVENTS = frozenset(
 """What `relay_events_total` counts."""
 
 
+class Running(Protocol):
+    """What the page is made of: the running daemon."""
+
+    settings: Settings
+
+    @property
+    def clock(self) -> Clock: ...
+
+    async def status(self) -> dict[str, Any]: ...
+
+    async def health(self) -> dict[str, Any]: ...
+
+
 class Bounded:
     """A counter whose combinations of label values are no more than `LABELS`."""
 
@@ -83,6 +110,8 @@ class Metrics:
         self._registry = registry = CollectorRegistry(auto_describe=True)
         self._unwatch: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+        self._reading = asyncio.Lock()
+        self._page: tuple[float, bytes] | None = None
         self._states = _States()
         registry.register(self._states)
         ProcessCollector(registry=registry)
@@ -154,6 +183,18 @@ class Metrics:
         self._durations[what].observe(max(0.0, seconds))
 
     # what is shown
+
+    async def page(self, relay: Running) -> bytes:
+        """The page of now; whoever asks within `FRESH` seconds is shown the same."""
+        async with self._reading:
+            if self._page is None or not 0 <= time.monotonic() - self._page[0] < FRESH:
+                report, health = await relay.status(), await relay.health()
+                limit, now = relay.settings.spool.max_size, relay.clock.now()
+                text = await asyncio.to_thread(
+                    self.text, report, ready=bool(health["ok"]), limit=limit, now=now
+                )
+                self._page = time.monotonic(), text
+            return self._page[1]
 
     def text(self, report: Mapping[str, Any], *, ready: bool, limit: int, now: float) -> bytes:
         """The page, given the report of `relay status`, the spool's ``max_size`` and wall time. Not for the event loop."""

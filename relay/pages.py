@@ -25,16 +25,13 @@ from relay.errors import RelayError
 from relay.message import Client
 from relay.rewrite.contract import Refused
 from relay.rewrite.route import Router
-from relay.settings import Secret, Settings, Upstream
+from relay.settings import Secret, Settings, Upstream, Web
 from relay.spool.contract import Spool
 from relay.web.desk import MINUTES, News, Preview
 
 if TYPE_CHECKING:
     from relay.metrics import Metrics
     from relay.web.server import WebServer
-
-FRESH = 1.0
-"""Seconds that the metrics are not put together again: anybody on this machine may ask."""
 
 KEPT = 300
 """Events that Activity can look back on; as many warnings and errors are kept beside them."""
@@ -136,6 +133,22 @@ class Kept:
                 self._file.unlink()
 
 
+def _seen(web: Web | None) -> tuple[int, ...] | None:
+    """When the page's certificate and key were last changed; None without."""
+    try:
+        return tuple(one.stat().st_mtime_ns for one in (web.certificate, web.key) if one) if web else None
+    except OSError:
+        return None
+
+
+def _cannot_use(error: Exception) -> None:
+    events.trouble(
+        where="web",
+        what=f"the page's certificate cannot be used: {error}",
+        remedy="Mend web.tls and reload; the old one is in use until then.",
+    )
+
+
 def _server_class() -> type[WebServer]:
     """With its libraries: only where there is a page, and not in the event loop, since that takes a while."""
     from relay.web.server import WebServer
@@ -184,8 +197,7 @@ class Pages:
         self._unwatch: Callable[[], None] | None = None
         self._server: WebServer | None = None
         self._metrics: Metrics | None = None
-        self._figures: tuple[float, bytes] | None = None
-        self._reading = asyncio.Lock()
+        self._certificate: tuple[int, ...] | None = None
         self._kept = Kept(daemon.settings)
         self._password = self._kept.read()
 
@@ -212,8 +224,7 @@ class Pages:
             try:
                 self._server.update(web)
             except (OSError, ssl.SSLError) as error:
-                events.trouble(where="web", what=f"the page's certificate cannot be used: {error}",
-                               remedy="Mend web.tls and reload; the old one is in use until then.")  # fmt: skip
+                _cannot_use(error)
             return
         before, self._server = self._server, None
         if web is not None:
@@ -223,6 +234,17 @@ class Pages:
             await self._serve()
         if before is not None:
             await before.stop()
+
+    def renew(self) -> None:
+        """Use a certificate whose files have changed."""
+        seen = _seen(self.settings.web)
+        before, self._certificate = self._certificate, seen
+        if self._server is None or seen == before or before is None:
+            return
+        try:
+            self._server.renew()
+        except (OSError, ssl.SSLError) as error:
+            _cannot_use(error)
 
     async def stop(self) -> None:
         """Close it."""
@@ -284,17 +306,9 @@ class Pages:
         return await self._daemon.health()
 
     async def metrics(self) -> bytes:
-        """The figures of now; whoever asks within `FRESH` seconds is shown the same."""
+        """The figures of now."""
         assert self._metrics is not None
-        async with self._reading:
-            if self._figures is None or not 0 <= time.monotonic() - self._figures[0] < FRESH:
-                report, health = await self._daemon.status(), await self._daemon.health()
-                text = await asyncio.to_thread(
-                    self._metrics.text, report, ready=bool(health["ok"]),
-                    limit=self.settings.spool.max_size, now=self.now(),
-                )  # fmt: skip
-                self._figures = time.monotonic(), text
-            return self._figures[1]
+        return await self._metrics.page(self._daemon)
 
     async def reload(self) -> None:
         """Read the configuration again."""

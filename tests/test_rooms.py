@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pages": {"*"},
     "control": set(),
     "status": {"*"},
+    "supervisor": set(),
     "logs": set(),
     "metrics": {"spool.contract"},
     "__main__": {"cli"},

@@ -25,6 +25,7 @@ MODULES: dict[str, str] = {
     "trace": "relay.cli.trace",
     "send": "relay.cli.send",
     "health": "relay.cli.health",
+    "reload": "relay.cli.reload",
     "password": "relay.cli.password",
     "config": "relay.cli.config",
     "certificate": "relay.cli.certificate",

@@ -57,8 +57,8 @@ async def test_a_message_shows_in_counters_durations_and_backlog(site):
     assert got["relay_accept_seconds_count"] == 1
     assert got["relay_commit_seconds_count"] >= 1
     assert got["relay_ready"] == 1
-    assert got["relay_lane_backlog{mailbox=reports@contoso.com,upstream=Microsoft 365}"] == 1
-    states = [f"relay_lane_state{{mailbox=reports@contoso.com,state={one},upstream=Microsoft 365}}"
+    assert got["relay_lane_backlog{mailbox=notifications@contoso.com,upstream=Microsoft 365}"] == 1
+    states = [f"relay_lane_state{{mailbox=notifications@contoso.com,state={one},upstream=Microsoft 365}}"
               for one in ("open", "slowed", "held")]  # fmt: skip
     assert sum(got[one] for one in states) == 1
 
@@ -72,7 +72,7 @@ async def test_what_is_read_twice_within_a_second_is_put_together_once(site, mon
         return await status()
 
     monkeypatch.setattr(site.daemon, "status", counting)
-    monkeypatch.setattr("relay.pages.FRESH", 3600.0)
+    monkeypatch.setattr("relay.metrics.FRESH", 3600.0)
     answers = await asyncio.gather(*(site.get("/metrics") for _ in range(5)))
     assert {one.status for one in answers} == {200}
     assert len(asked) == 1

@@ -46,7 +46,7 @@ async def test_it_scrapes_and_the_rules_fire(site, prometheus):
     await asyncio.to_thread(send, site)
     expected = {
         'relay_events_total{event="accepted"} == 1',
-        'relay_lane_backlog{mailbox="reports@contoso.com"} == 1',
+        'relay_lane_backlog{mailbox="notifications@contoso.com"} == 1',
         'ALERTS{alertname="RelayTokenRefused", alertstate="firing", upstream="Microsoft 365"}',
     }
     async with asyncio.timeout(60):
