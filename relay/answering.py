@@ -34,6 +34,8 @@ class Answering:
             return await self.status()
         if do == "health":
             return await self.health()
+        if do == "events":
+            return {"events": self._daemon.memory.events()}
         if do in ("wake", "release", "check"):
             self._daemon.courier.revisit()
             for tokens in self._daemon.tokens.values():

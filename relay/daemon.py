@@ -22,6 +22,7 @@ from relay.errors import RelayError
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
 from relay.liverouter import LiveRouter
+from relay.memory import Memory
 from relay.ownmail import OwnMail
 from relay.pages import Pages
 from relay.rewrite.route import Router
@@ -143,6 +144,8 @@ class Daemon:
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
         self.pages = Pages(self)
+        self.memory = Memory()
+        self._forget = events.watch(self.memory)
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -192,6 +195,7 @@ class Daemon:
         await self.control.stop()
         await self.spool.close()
         self._inherited.close()
+        self._forget()
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)

@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"*"},
     "supervisor": set(),
     "logs": set(),
+    "memory": {"logs"},
     "metrics": {"spool.contract"},
     "__main__": {"cli"},
 }  # fmt: skip

@@ -26,6 +26,7 @@ MODULES: dict[str, str] = {
     "send": "relay.cli.send",
     "health": "relay.cli.health",
     "reload": "relay.cli.reload",
+    "support": "relay.cli.support",
     "password": "relay.cli.password",
     "config": "relay.cli.config",
     "certificate": "relay.cli.certificate",
