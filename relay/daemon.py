@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -46,13 +47,16 @@ def build_spool(settings: Settings) -> Spool:
     return spool_for(settings.spool)
 
 
-def serve(load: Load) -> int:
-    """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start."""
+def serve(load: Load, take_stop: Callable[[Callable[[], None]], None] | None = None) -> int:
+    """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start.
+
+    ``take_stop`` is given a function that ends it, for any thread to call: a service of Windows gets no signals.
+    """
     settings = load()
     logs.configure(settings.log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(settings, load))
+            return runner.run(_run(settings, load, take_stop))
     finally:
         logs.flush()
 
@@ -65,11 +69,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(settings: Settings, load: Load) -> int:
+async def _run(settings: Settings, load: Load, take_stop: Callable[[Callable[[], None]], None] | None) -> int:
     daemon = Daemon(settings, load, supervisor.inherited())
     stop = asyncio.Event()
     watched = asyncio.ensure_future(supervisor.keep_watched())
-    _watch_signals(daemon, stop)
+    if take_stop is None:
+        _watch_signals(daemon, stop)
+    else:
+        loop = asyncio.get_running_loop()
+        take_stop(lambda: _call(loop, stop))
     try:
         await daemon.start()
     except (RelayError, OSError) as error:
@@ -95,6 +103,11 @@ def _watch_signals(daemon: Daemon, stop: asyncio.Event) -> None:
         loop.add_signal_handler(signal.SIGHUP, daemon.reload_soon)
     except (NotImplementedError, AttributeError):  # Windows: the console's Ctrl-C only
         signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
+
+
+def _call(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # over already
+        loop.call_soon_threadsafe(stop.set)
 
 
 def our_name() -> str:

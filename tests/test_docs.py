@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 OPERATING = ROOT / "docs" / "operating.md"
 TO_COME: set[str] = set()
 """Named in documents as coming; they must not exist before they work."""
-GROUPS = {"relay queue", "relay config", "relay certificate"}
+GROUPS = {"relay queue", "relay config", "relay certificate", "relay service"}
 
 
 def commands() -> dict[str, Any]:

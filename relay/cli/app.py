@@ -31,6 +31,7 @@ MODULES: dict[str, str] = {
     "config": "relay.cli.config",
     "certificate": "relay.cli.certificate",
     "login": "relay.cli.login",
+    "service": "relay.cli.service",
     "simulator": "relay.simulator.cli",
     "demo": "relay.cli.demo",
 }
