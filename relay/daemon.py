@@ -158,7 +158,7 @@ class Daemon:
         self.started: float | None = None
         self.pages = Pages(self)
         self.memory = Memory()
-        self._forget = events.watch(self.memory)
+        self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,6 +167,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self._forget = events.watch(self.memory)
         self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)

@@ -80,8 +80,11 @@ class ListenerServer:
 
     def renew(self) -> None:
         """Use a certificate whose files have changed, for new connections."""
-        if self._certificates.changed(self._listener.tls):
-            self.update(self._listener, self._intake)
+        if self._roster is None or not self._certificates.changed(self._listener.tls):
+            return
+        before = self._roster.setup.tls
+        self.update(self._listener, self._intake)
+        if self._roster.setup.tls is not before:
             events.notice(what="certificate read again", listener=self._listener.bind)
 
     async def drain(self, deadline: float) -> None:
