@@ -1,5 +1,6 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
+# make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 PYTHON ?= python3
 BIN := .venv/bin
 # tests wait more than they compute: a few at once, also on two cores
@@ -8,7 +9,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
 SOURCES := $(wildcard relay tests benchmarks)
 
-.PHONY: setup demo test tools lint types clean
+.PHONY: setup demo test tools lint types bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -37,6 +38,12 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+bench-long: setup
+	$(BIN)/python -m benchmarks --long
 
 clean:
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

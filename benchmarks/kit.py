@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import atexit
 import contextlib
 import json
 import os
@@ -11,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
 PYTHON = sys.executable
 TENANT = "11111111-2222-4333-8444-555555555555"
 
@@ -59,11 +63,29 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     return answer
 
 
+_children: list[subprocess.Popen[Any]] = []
+
+
+def spawn(*command: str, **options: Any) -> subprocess.Popen[Any]:
+    """Start a program that ends with this one, whatever happens."""
+    child = subprocess.Popen(command, cwd=ROOT, **options)
+    _children.append(child)
+    return child
+
+
+@atexit.register
+def _end_children() -> None:
+    for child in _children:
+        if child.poll() is None:
+            child.kill()
+            child.wait(10)
+
+
 class Process:
     """A program of ours that says its ports in one line of JSON."""
 
     def __init__(self, *words: str) -> None:
-        self.process = subprocess.Popen([PYTHON, "-m", *words], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self.process = spawn(PYTHON, "-m", *words, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.facts: dict[str, Any] = json.loads(self.process.stdout.readline())
 
@@ -76,12 +98,12 @@ class Process:
 class Sink(Process):
     """`benchmarks.sink`, and its counters."""
 
-    def __init__(self, certificate: Path) -> None:
-        super().__init__("benchmarks.sink", "--certificate", str(certificate))
+    def __init__(self, certificate: Path, *options: str) -> None:
+        super().__init__("benchmarks.sink", "--certificate", str(certificate), *options)
         self.port: int = self.facts["port"]
 
     def counters(self, word: str = "") -> dict[str, Any]:
-        """Connections, handshakes, logins, messages, octets."""
+        """Connections, handshakes, logins, messages, octets, refused; with ``stamps`` also those (kept from then on)."""
         with socket.create_connection(("127.0.0.1", self.facts["control"]), 10) as asking:
             asking.sendall(word.encode() + b"\n")
             return json.loads(asking.makefile().readline())
@@ -121,8 +143,8 @@ class Relay:
         """Run it until it listens; seconds that took."""
         began = time.monotonic()
         with (self.folder / "relay.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [PYTHON, "-m", "relay", "run", "--config", str(self.config)], stderr=log, stdout=log, cwd=ROOT
+            self.process = spawn(
+                PYTHON, "-m", "relay", "run", "--config", str(self.config), stderr=log, stdout=log
             )
         until(self._listening, seconds, f"relay listens; see {self.folder / 'relay.log'}")
         return time.monotonic() - began
@@ -172,10 +194,10 @@ def _cpu(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def simulator(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
-    """`relay simulator`; what it printed."""
+def simulator(folder: Path, *options: str, keep: bool = False) -> Iterator[dict[str, Any]]:
+    """`relay simulator`; what it printed. It counts the mail, and lists it only with ``keep``."""
     folder.mkdir(parents=True, exist_ok=True)
-    running = Process("relay", "simulator", "--dir", str(folder), "--no-keep", *options)
+    running = Process("relay", "simulator", "--dir", str(folder), *([] if keep else ["--no-keep"]), *options)
     try:
         yield running.facts
     finally:
@@ -196,6 +218,28 @@ def load(port: int, messages: int, size: int, clients: int, *more: str, timeout:
 def median(values: list[float]) -> float:
     """The median; figures of single runs are kept beside it."""
     return statistics.median(values)
+
+
+def command(name: str, about: str, measure: Callable[[Path, int], list[Row]], runs: int = 3) -> None:
+    """The command line of one measurement: a folder of its own, the table, the JSON; exit status 1 for a missed target."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--runs", type=int, default=runs, help="repetitions; the median counts")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON goes")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with workshop() as folder:
+        rows = measure(folder, options.runs)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    sys.exit(0 if show(rows, options.out) else 1)
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A temporary folder that Postfix's account may enter, too."""
+    with tempfile.TemporaryDirectory(prefix="relay-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def show(rows: list[Row], out: Path | None) -> bool:

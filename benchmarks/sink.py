@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import ssl
 import sys
 import time
+from collections import deque
 from typing import cast
 
 import uvloop
@@ -22,6 +24,8 @@ _HELLO = (
     b"250-sink.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n250-SIZE 157286400\r\n"
 )
 _END = b"\r\n.\r\n"
+_MARK = re.compile(rb"^X-Bench: (\S+)", re.MULTILINE)
+_THROTTLED = b"432 4.3.2 STOREDRV.ClientSubmit; sender thread limit exceeded\r\n"
 _ANSWERS = {
     b"MAIL": b"250 2.1.0 Sender OK\r\n",
     b"RCPT": b"250 2.1.5 Recipient OK\r\n",
@@ -36,25 +40,45 @@ class Counters:
     """What all connections together have seen."""
 
     def __init__(self) -> None:
-        self.connections = self.handshakes = self.logins = self.messages = self.octets = 0
-        self.stamps: list[float] = []
-        """Monotonic times of messages, for latency; only kept when asked for."""
+        self.connections = self.handshakes = self.logins = self.messages = self.octets = self.refused = 0
+        self.stamps: list[tuple[float, str]] = []
+        """Monotonic times of messages, and what their X-Bench field says; only kept when asked for."""
         self.keep_stamps = False
 
-    def took(self, octets: int) -> None:
+    def took(self, octets: int, mark: str) -> None:
         """One message arrived whole."""
         self.messages += 1
         self.octets += octets
         if self.keep_stamps:
-            self.stamps.append(time.monotonic())
+            self.stamps.append((time.monotonic(), mark))
+
+
+class Limit:
+    """Exchange's: so many messages in any 60 s, counted at MAIL, refused ones included. 0: none."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._most = per_minute
+        self._times: deque[float] = deque()
+
+    def admit(self) -> bool:
+        """Count one more; whether it may go."""
+        now = time.monotonic()
+        while self._times and self._times[0] <= now - 60:
+            self._times.popleft()
+        self._times.append(now)
+        return not self._most or len(self._times) <= self._most
 
 
 class Session(asyncio.Protocol):
     """One connection. Commands are answered as they come; the message is searched for its end and dropped."""
 
-    def __init__(self, counters: Counters, context: ssl.SSLContext) -> None:
+    def __init__(self, counters: Counters, context: ssl.SSLContext, limit: Limit, latency: float) -> None:
         self._counters = counters
         self._context = context
+        self._limit = limit
+        self._latency = latency
+        self._mark = ""
+        self._refusing = False
         self._buffer = b""
         self._in_data = False
         self._size = 0
@@ -67,7 +91,15 @@ class Session(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own class
         if not self._secure:
             self._counters.connections += 1
-            self._transport.write(_GREETING)
+            self._say(_GREETING)
+
+    def _say(self, answer: bytes) -> None:
+        """Now, or a round trip later."""
+        assert self._transport is not None
+        if self._latency:
+            asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
     def data_received(self, data: bytes) -> None:
         while data:
@@ -76,6 +108,9 @@ class Session(asyncio.Protocol):
     def _content(self, data: bytes) -> bytes:
         """Take message octets; what follows the end is returned."""
         window = self._tail + data
+        if self._counters.keep_stamps and not self._size:
+            found = _MARK.search(data[:4096])
+            self._mark = found[1].decode() if found else ""
         end = window.find(_END)
         if end < 0:
             self._size += len(data)
@@ -83,9 +118,8 @@ class Session(asyncio.Protocol):
             return b""
         self._in_data = False
         used = end + len(_END) - len(self._tail)
-        self._counters.took(self._size + used)
-        assert self._transport is not None
-        self._transport.write(b"250 2.0.0 OK\r\n")
+        self._counters.took(self._size + used, self._mark)
+        self._say(b"250 2.0.0 OK\r\n")
         return data[used:]
 
     def _commands(self, data: bytes) -> bytes:
@@ -99,14 +133,19 @@ class Session(asyncio.Protocol):
                 self._buffer = b""
                 self._upgrade()
                 return b""
+            if verb == b"MAIL":
+                self._refusing = not self._limit.admit()
+            if self._refusing and verb in (b"MAIL", b"RCPT", b"DATA"):
+                answers += _THROTTLED if verb == b"MAIL" else b"503 5.5.1 MAIL first\r\n"
+                self._counters.refused += verb == b"MAIL"
+                continue
             answers += self._answer(verb)
             if verb == b"DATA":
                 self._in_data, self._size, self._tail = True, 0, b"\r\n"
                 rest, self._buffer = self._buffer, b""
                 break
-        assert self._transport is not None
         if answers:
-            self._transport.write(answers)
+            self._say(answers)
         return rest
 
     def _answer(self, verb: bytes) -> bytes:
@@ -139,14 +178,18 @@ class Session(asyncio.Protocol):
         self._counters.handshakes += 1
 
 
-async def serve(certificate: str, port: int) -> None:
+async def serve(certificate: str, port: int, per_minute: int, latency: float, stamps: bool) -> None:
     """Until SIGTERM."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate)
     counters, loop, stop = Counters(), asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    server = await loop.create_server(lambda: Session(counters, context), "127.0.0.1", port, backlog=1024)
+    limit = Limit(per_minute)
+    counters.keep_stamps = stamps
+    server = await loop.create_server(
+        lambda: Session(counters, context, limit, latency), "127.0.0.1", port, backlog=1024
+    )
 
     async def control(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         word = (await reader.readline()).strip()
@@ -170,9 +213,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--per-minute", type=int, default=0, help="messages in any 60 s; 0: no limit")
+    parser.add_argument("--stamps", action="store_true", help="keep times and marks from the start")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds added to every reply")
     options = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(options.certificate, options.port))
+        runner.run(
+            serve(options.certificate, options.port, options.per_minute, options.latency, options.stamps)
+        )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import kit
 from benchmarks.kit import Relay, Row, Sink, free_port, load, median
-from benchmarks.postfix import Postfix
+from benchmarks.postfix import Postfix, available
 
 SMALL, CLIENTS = 10 * 1024, 20
 LARGE = 25 * 1024 * 1024
@@ -106,3 +107,20 @@ def relay_through(
     if size > 1e6:
         return _row("25 MB messages in and out, 4 clients", "MB/s", 1.0, mine, theirs)
     return _row("accept, store, submit over TLS, settle; same load", "msg/s", 3.0, mine, theirs)
+
+
+def measure(folder: Path, runs: int) -> list[Row]:
+    """All three."""
+    missing = available()
+    if missing:
+        raise SystemExit(missing)
+    with kit.simulator(folder / "simulator") as simulator:
+        return [
+            accept(folder, simulator, 3000, runs),
+            relay_through(folder, simulator, 3000, runs),
+            relay_through(folder, simulator, 40, runs, size=LARGE, clients=4),
+        ]
+
+
+if __name__ == "__main__":
+    kit.command("throughput", str(__doc__), measure)

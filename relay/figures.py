@@ -28,3 +28,12 @@ def duration(seconds: float | None) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def span(seconds: float) -> str:
+    """A configured duration in words: ``5 days``, ``1 hour``; what is no whole number of either as `duration` has it."""
+    for name, length in (("day", 86_400), ("hour", 3600)):
+        count, rest = divmod(seconds, length)
+        if count and not rest:
+            return f"{count:.0f} {name}{'' if count == 1 else 's'}"
+    return duration(seconds)

@@ -61,14 +61,14 @@ def postmaster_step(settings: Settings) -> Step:
     kind = catalogue.POSTMASTER
     other = bool(settings.alerts.webhook or settings.alerts.command)
     missing = [
-        *([] if settings.postmaster else ["postmaster"]),
-        *([] if other else ["alerts.webhook or alerts.command"]),
+        *([] if settings.postmaster else ["`postmaster`"]),
+        *([] if other else ["`alerts.webhook` or `alerts.command`"]),
     ]
     if not missing:
         return kind.step(Status.OK, f"{settings.postmaster}, and alerts by another way")
     seen = "nobody is told of trouble" if len(missing) == 2 else f"not set: {missing[0]}"
     remedy = (
-        f"Set {' and '.join(f'`{one}`' for one in missing)}: mail about a broken mailbox cannot leave by that mailbox "
+        f"Set {' and '.join(missing)}: mail about a broken mailbox cannot leave by that mailbox "
         "(docs/alerts.md)."
     )
     return kind.step(Status.WARN, seen, remedy)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from relay.check import catalogue
-from relay.check.choice import Choice
 from relay.check.contract import Status, Step
 from relay.check.verdicts import filled
+from relay.deliver.rights import Way
 from relay.settings import ManagedIdentity, Upstream, UserLogin
 from relay.tokens.claims import NEEDED_ROLE, judge
 from relay.tokens.contract import Resource, Token
@@ -35,7 +35,7 @@ class Permissions:
     """One upstream's. ``choice`` is None when there is no token to decide by."""
 
     upstream: Upstream
-    choice: Choice | None
+    choice: Way | None
     smtp: Token | None
     graph: Token | None
 
@@ -47,13 +47,13 @@ class Permissions:
     def step(self, tries: Tries, about: str) -> Step:
         """The step of the report."""
         kind = catalogue.PERMISSIONS
-        deciding = self.graph if self.choice is Choice.GRAPH else self.smtp
+        deciding = self.graph if self.choice is Way.GRAPH else self.smtp
         if self.choice is None or deciding is None:
             return kind.step(Status.SKIPPED, "there is no token that could show them", about=about)
         way = self._way(tries)
         if way:
             return kind.step(Status.OK, f"{self.words} {way}", about=about)
-        if self.choice is Choice.SMTP and _may(self.graph):
+        if self.choice is Way.SMTP and _may(self.graph):
             remedy = "Set `transport: auto` (or graph): Graph needs nothing more. " + _grant_smtp(
                 self.upstream
             )
@@ -73,11 +73,11 @@ class Permissions:
         role = "An Exchange role lets the app in (that leaves no trace in a token). "
         if tries.spare and not tries.smtp_in:
             return "SMTP cannot be used now, so mail goes over Graph."
-        if self.choice is Choice.SMTP and (in_smtp or tries.smtp_in):
+        if self.choice is Way.SMTP and (in_smtp or tries.smtp_in):
             return ("" if in_smtp else role) + "Mail goes over SMTP."
-        if self.choice is Choice.GRAPH and (in_graph or tries.graph_in):
+        if self.choice is Way.GRAPH and (in_graph or tries.graph_in):
             return ("" if in_graph else role) + self._graph_words()
-        if self.choice is Choice.TRY_SMTP and (tries.smtp_in or tries.graph_in):
+        if self.choice is Way.TRY_SMTP and (tries.smtp_in or tries.graph_in):
             return role + ("Mail goes over SMTP." if tries.smtp_in else self._graph_words())
         return ""
 
@@ -85,28 +85,28 @@ class Permissions:
         """For other identities than an app registration the tokens room knows the place."""
         if isinstance(self.upstream.credential, UserLogin | ManagedIdentity):
             return " ".join(one.remedy for one in judge(deciding, self.upstream) if one.remedy)
-        return _consent(self.upstream, self.choice or Choice.SMTP)
+        return _consent(self.upstream, self.choice or Way.SMTP)
 
     def _graph_words(self) -> str:
         fine = "Mail.Send only is fine: Graph will be used, and SMTP needs no right. "
-        only = fine if self.choice is Choice.GRAPH and self.upstream.transport == "auto" else ""
+        only = fine if self.choice is Way.GRAPH and self.upstream.transport == "auto" else ""
         large = " Messages over about 3 MB need Mail.ReadWrite as well (large attachments, scans)."
         return f"{only}Mail goes over Graph." + ("" if "Mail.ReadWrite" in granted(self.graph) else large)
 
 
 def granted(token: Token | None) -> tuple[str, ...]:
     """The permissions a token carries: an application's, or what a user allowed."""
-    return (*token.roles, *token.scopes) if token is not None else ()
+    return token.permissions if token is not None else ()
 
 
 def _may(token: Token | None) -> bool:
     return token is not None and token.may_send
 
 
-def _consent(upstream: Upstream, choice: Choice) -> str:
+def _consent(upstream: Upstream, choice: Way) -> str:
     role, service = (
         (_SMTP_ROLE, "APIs my organization uses > Office 365 Exchange Online")
-        if choice is Choice.SMTP
+        if choice is Way.SMTP
         else (_GRAPH_ROLE, "Microsoft Graph")
     )
     app = filled(APP, upstream)

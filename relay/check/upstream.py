@@ -15,7 +15,6 @@ from relay.check import catalogue, verdicts
 from relay.check.board import Board
 from relay.check.bounds import dialogue_bound
 from relay.check.catalogue import Kind
-from relay.check.choice import Choice, choose
 from relay.check.contract import Status
 from relay.check.expiry import expiry_step
 from relay.check.graph import Answer, try_mailbox
@@ -26,6 +25,7 @@ from relay.check.smtp import Offer, look
 from relay.clock import Clock
 from relay.deliver.courier import tls_context
 from relay.deliver.login import Door
+from relay.deliver.rights import Way, choose
 from relay.errors import TokenError
 from relay.message import Outcome
 from relay.settings import ManagedIdentity, Upstream
@@ -67,7 +67,7 @@ class UpstreamCheck:
             catalogue.TCP_GRAPH: https_place(upstream, upstream.graph_url),
         }
         self._unresolved: set[str] = set()
-        self.choice: Choice | None = None
+        self.choice: Way | None = None
         self._spare = False
         """Whether Graph stands in when SMTP fails: `transport: auto`, and the app has Mail.Send as well."""
         self.usable: list[str] = []
@@ -228,17 +228,17 @@ class UpstreamCheck:
     async def _decide(self, smtp_side: tuple[Seen | None, Offer | None], graph_seen: Seen | None) -> None:
         smtp, graph = self._tokens.get(Resource.SMTP), self._tokens.get(Resource.GRAPH)
         self.choice = self._chosen(smtp, graph)
-        self._spare = self.choice is Choice.SMTP and self._upstream.transport == "auto" and _may_send(graph)
-        self._tell_smtp(smtp_side, needed=self.choice is not Choice.GRAPH and not self._spare)
+        self._spare = self.choice is Way.SMTP and self._upstream.transport == "auto" and _may_send(graph)
+        self._tell_smtp(smtp_side, needed=self.choice is not Way.GRAPH and not self._spare)
         place = self._places[catalogue.TCP_GRAPH]
-        self._tell_reached(catalogue.TCP_GRAPH, place, graph_seen, needed=self.choice is not Choice.SMTP)
+        self._tell_reached(catalogue.TCP_GRAPH, place, graph_seen, needed=self.choice is not Way.SMTP)
         expiry = asyncio.create_task(self._tell_expiry(graph, graph_seen))
         logins = await self._log_in(smtp, smtp_side)
         answers = await self._try_graph(graph, graph_seen, logins)
         await expiry
         self._tell_results(smtp, graph, logins, answers)
 
-    def _chosen(self, smtp: Token | None, graph: Token | None) -> Choice | None:
+    def _chosen(self, smtp: Token | None, graph: Token | None) -> Way | None:
         """None: without a token nobody can tell."""
         if not self._tokens and self._upstream.transport == "auto":
             return None
@@ -275,7 +275,7 @@ class UpstreamCheck:
     ) -> dict[str, Outcome | None]:
         """By mailbox; those that were not tried are missing."""
         reached = side[1] is not None and side[1].trouble is None
-        if token is None or not reached or self.choice is Choice.GRAPH:
+        if token is None or not reached or self.choice is Way.GRAPH:
             return {}
         return await Logins(await self._door(), token).run(self._mailboxes)
 
@@ -291,10 +291,10 @@ class UpstreamCheck:
         return found
 
     def _graph_matters(self, logins: dict[str, Outcome | None]) -> bool:
-        if self.choice is Choice.GRAPH:
+        if self.choice is Way.GRAPH:
             return True
         let_in = any(outcome is None for outcome in logins.values())
-        return not let_in and (self._spare or (self.choice is Choice.TRY_SMTP and bool(logins)))
+        return not let_in and (self._spare or (self.choice is Way.TRY_SMTP and bool(logins)))
 
     async def _tell_expiry(self, graph: Token | None, seen: Seen | None) -> None:
         usable = graph if seen is not None and not seen.problem else None
@@ -341,7 +341,7 @@ class UpstreamCheck:
             self._board.add(step)
 
     def _why_not(self, logins: dict[str, Outcome | None]) -> str:
-        if self.choice is Choice.GRAPH:
+        if self.choice is Way.GRAPH:
             return f"not needed: {_GRAPH_DOES}"
         if logins:
             return "not tried: another mailbox was refused for a reason that concerns all of them"

@@ -16,6 +16,7 @@ ConfigPath = Annotated[
     typer.Option(
         "--config",
         metavar="PATH",
+        readable=False,  # not looked at before: our own reader says more, and to scripts in their form
         help="The configuration file. Without it: RELAY_CONFIG, /etc/relay/config.yaml, ./config.yaml, the environment.",
     ),
 ]

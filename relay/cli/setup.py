@@ -47,6 +47,9 @@ def setup(
     allow: Annotated[Texts, typer.Option("--allow", metavar="NETWORK", help="Who may connect; repeatable.")] = None,
     transport: Annotated[Text, typer.Option("--transport", help="auto, smtp or graph.")] = None,
     postmaster: Annotated[Text, typer.Option("--postmaster", help="Who gets notices nobody else can get.")] = None,
+    web: Annotated[
+        Text, typer.Option("--web", metavar="ADDR:PORT", help="Switch the admin page on, such as 127.0.0.1:8025.")
+    ] = None,
     simulator: Annotated[
         Path | None, typer.Option("--simulator", metavar="FILE", help="What relay simulator printed: rehearse with it.")
     ] = None,
@@ -75,7 +78,7 @@ def setup(
 
     given = Answers(
         server_name=server_name, from_email=from_email, tenant_id=tenant_id, client_id=client_id,
-        secret_expires=client_secret_expires, transport=transport, clients=clients, postmaster=postmaster,
+        secret_expires=client_secret_expires, transport=transport, clients=clients, postmaster=postmaster, web=web,
     )  # fmt: skip
     if print_powershell is not None:
         _print_script(print_powershell, given, config, object_id, mailbox or [])
@@ -160,12 +163,13 @@ def _write(answers: Answers, known: Known, file: Path, text: str, *, ask: bool) 
 def _finish(answers: Answers, file: Path, *, online: bool) -> None:
     """Test what was written, and say what to type where."""
     from relay.config.load import load
+    from relay.setup.words import page
 
     settings = load(file)
     good = _checked(settings) if online else True
     typer.echo("\n" + _ending(settings, answers))
     typer.echo(
-        f"\nThen: relay run --config {file}\nTest: relay check --config {file} --send-to you@your-domain"
+        f"\n{page(settings.web)}Then: relay run --config {file}\nTest: relay check --config {file} --send-to you@your-domain"
     )
     if not good:
         raise typer.Exit(1)
@@ -214,8 +218,11 @@ def _take_secret(answers: Answers, file: Path | None, *, from_stdin: bool) -> No
     elif file is not None:
         try:
             answers.secret = file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            usage(f"--client-secret-file: {visible(str(file))} cannot be read: {visible(str(error))}")
+        except UnicodeDecodeError:
+            usage(f"--client-secret-file: {visible(str(file))} is not plain text (UTF-8). Windows PowerShell's > "
+                  "writes UTF-16: save it with Set-Content -Encoding ascii")  # fmt: skip
+        except OSError as error:
+            usage(f"--client-secret-file: {visible(str(file))} cannot be read: {error.strerror}")
 
 
 def _print_script(

@@ -19,14 +19,13 @@ from relay.clock import Clock
 from relay.deliver.contract import Connection
 from relay.deliver.graph.witness import Witness
 from relay.deliver.login import token_outcome
+from relay.deliver.rights import Rights, Way, choose, rights_of, shows, words_of
 from relay.deliver.table_login import LOGIN_ROWS, PROBE
 from relay.errors import SpoolError, TokenError
 from relay.message import Outcome, Result, Scope, Trouble
-from relay.settings import Upstream
+from relay.settings import Upstream, UserLogin
 from relay.tokens.contract import Resource, TokenSource
 
-SEND_AS_APP, MAIL_SEND = "SMTP.SendAsApp", "Mail.Send"
-"""The roles in a token that show the right to send."""
 PREFIX = "transport:"
 """Under which key, with the upstream's name, a decision is remembered."""
 IN_THE_WAY = frozenset({
@@ -64,14 +63,6 @@ class Memory(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
-    """What the tokens show."""
-
-    smtp: bool
-    graph: bool
-
-
 @dataclass(slots=True)
 class State:
     """What is known of one upstream."""
@@ -99,6 +90,20 @@ class State:
         return any(
             way == transport and box != mailbox and now - at < HOUR for (way, box), at in self.worked.items()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What the rights are called in an upstream's tokens."""
+
+    smtp: str
+    graph: str
+
+    @classmethod
+    def of(cls, upstream: Upstream) -> Named:
+        """A user's are scopes, an application's are roles."""
+        user = isinstance(upstream.credential, UserLogin)
+        return cls(words_of(Resource.SMTP, user=user), words_of(Resource.GRAPH, user=user))
 
 
 OpenSmtp = Callable[[Upstream, str], Awaitable[Connection]]
@@ -178,12 +183,12 @@ class Choices:
             return
         state.rights, state.revisit = rights, False
         state.refusals, state.worked, state.turned_away = {}, {}, {}
-        if rights.smtp:
-            await self._choose(upstream, "smtp", "the token carries SMTP.SendAsApp")
-        elif rights.graph:
-            await self._choose(
-                upstream, "graph", "the token carries Graph's Mail.Send and not SMTP.SendAsApp"
-            )
+        way, named = choose(upstream.transport, smtp=rights.smtp, graph=rights.graph), Named.of(upstream)
+        if way is Way.SMTP:
+            await self._choose(upstream, "smtp", f"the token carries {named.smtp}")
+        elif way is Way.GRAPH:
+            why = f"the token carries Graph's {named.graph} and not {named.smtp}"
+            await self._choose(upstream, "graph", why)
         else:
             state.last, state.choice = state.choice or state.last, None
 
@@ -224,7 +229,7 @@ class Choices:
         state, outcome, now = self._state(upstream.name), trouble.outcome, self._clock.monotonic()
         if outcome.code not in REFUSALS | IN_THE_WAY:
             raise trouble
-        granted = await shows(tokens, Resource.GRAPH, MAIL_SEND, fresh=state.choice is not None)
+        granted = await shows(tokens, Resource.GRAPH, fresh=state.choice is not None)
         if not granted and await self._only_smtp(state, tokens, outcome):
             raise trouble
         if granted and state.refused("graph", now) is not None:
@@ -237,7 +242,7 @@ class Choices:
             await self._choose(
                 upstream,
                 "graph",
-                f"SMTP cannot be used ({what}), and the token carries Graph's Mail.Send",
+                f"SMTP cannot be used ({what}), and the token carries Graph's {Named.of(upstream).graph}",
                 until,
             )
         return await self._graph(upstream, mailbox, Trial(self, upstream, mailbox, tokens))
@@ -245,7 +250,7 @@ class Choices:
     async def _only_smtp(self, state: State, tokens: TokenSource, outcome: Outcome) -> bool:
         """Whether Graph, whose right does not show, is not worth a try: SMTP's does show, or worked before it was cut off."""
         cut_off = outcome.code in IN_THE_WAY and state.choice is not None
-        return cut_off or await shows(tokens, Resource.SMTP, SEND_AS_APP)
+        return cut_off or await shows(tokens, Resource.SMTP)
 
     # Graph's side
 
@@ -266,15 +271,12 @@ class Choices:
         if state.works_for_others("graph", mailbox, now):
             return outcome
         state.refusals["graph"] = (now, outcome)
-        if state.refused("smtp", now) is not None or not await shows(
-            tokens, Resource.SMTP, SEND_AS_APP, fresh=True
-        ):
+        if state.refused("smtp", now) is not None or not await shows(tokens, Resource.SMTP, fresh=True):
             return both(state, outcome, now)
         state.rights = Rights(smtp=True, graph=False)
         what = outcome.reason.rstrip(".")
-        await self._choose(
-            upstream, "smtp", f"Graph cannot be used ({what}), and the token carries SMTP.SendAsApp"
-        )
+        why = f"Graph cannot be used ({what}), and the token carries {Named.of(upstream).smtp}"
+        await self._choose(upstream, "smtp", why)
         return Outcome(
             Result.DEFERRED, Scope.MESSAGE, outcome.reply, f"{outcome.reason} The relay goes over to SMTP.", "",
             "transport-changed", wait=0.0, counts=False)  # fmt: skip
@@ -320,45 +322,6 @@ class Forced:
     async def refused(self, outcome: Outcome) -> Outcome:
         """The outcome stands."""
         return outcome
-
-
-async def rights_of(tokens: TokenSource, *, fresh: bool = False) -> Rights:
-    """What the tokens show; Graph's is asked for only when SMTP's does not decide. ``fresh``: see `has_role`.
-
-    Raises TokenError: SMTP's when neither can be had, since one wrong secret spoils both.
-    """
-    trouble: TokenError | None = None
-    try:
-        if await has_role(tokens, Resource.SMTP, SEND_AS_APP, fresh=fresh):
-            return Rights(smtp=True, graph=False)
-    except TokenError as error:
-        if error.temporary:
-            raise
-        trouble = error
-    try:
-        return Rights(smtp=False, graph=await has_role(tokens, Resource.GRAPH, MAIL_SEND, fresh=fresh))
-    except TokenError as error:
-        raise trouble or error from error
-
-
-async def has_role(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
-    """Whether the token has that role. ``fresh``: one without it may be older than a consent, so ask anew.
-
-    Raises TokenError.
-    """
-    token = await tokens.token(resource)
-    if fresh and role not in token.roles:
-        tokens.discard(token)
-        token = await tokens.token(resource)
-    return role in token.roles
-
-
-async def shows(tokens: TokenSource, resource: Resource, role: str, *, fresh: bool = False) -> bool:
-    """The same; no token, no right."""
-    try:
-        return await has_role(tokens, resource, role, fresh=fresh)
-    except TokenError:
-        return False
 
 
 def choices_of(texts: dict[str, str]) -> dict[str, Choice]:

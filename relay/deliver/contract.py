@@ -69,6 +69,14 @@ class Connection(Protocol):
         """
         ...
 
+    def abandon(self) -> bool:
+        """Break off the submission under way, unless Exchange may have all of it already; whether that was done.
+
+        True: it certainly has not been accepted, `submit` reports so soon, and the connection is of no more use.
+        False: nothing is under way, or the end of data (SMTP) or of the request (Graph) may have been handed over.
+        """
+        ...
+
     async def close(self) -> None:
         """Say QUIT if there is anybody to say it to; never raises, never takes longer than 5 s."""
         ...

@@ -50,6 +50,7 @@ class SmtpConnection:
         self._clock = clock
         self._current = current
         """False once the configuration this login was made with is no longer today's."""
+        self._under_way: Transaction | None = None
         self._out_of_step = False
         """The server did not understand the dialogue: the second try is to be on a clean connection (facts 3.2)."""
         self._opened = self._used = clock.monotonic()
@@ -105,6 +106,10 @@ class SmtpConnection:
             return await Attempt(claim, content, begin, self._rules, self).run()
         finally:
             self._used = self._clock.monotonic()
+
+    def abandon(self) -> bool:
+        """See the contract."""
+        return self._under_way is not None and self._under_way.abandon()
 
     def unfit(self, parcel: Parcel) -> Outcome | None:
         """What the server would have to offer and does not. Exchange offers both (facts 4), so a device hides it."""
@@ -168,8 +173,11 @@ class SmtpConnection:
         """One of them; it is written down while its envelope travels. Raises SpoolError."""
         begun = asyncio.ensure_future(begin())
         begun.add_done_callback(_retrieve)
-        transaction = Transaction(self._session, parcel, chunk, begun)
-        await transaction.run()
+        transaction = self._under_way = Transaction(self._session, parcel, chunk, begun)
+        try:
+            await transaction.run()
+        finally:
+            self._under_way = None
         if not begun.done():
             await asyncio.shield(begun)
         begun.result()

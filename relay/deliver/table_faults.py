@@ -56,6 +56,7 @@ FAULTS: dict[str, Fault] = {
               "Check that the proxy is up and that the address in proxy is right."),
         Fault("timed-out", Scope.LANE, "<host> did not answer within <timeout> seconds."),
         Fault("connection-lost", Scope.LANE, "The connection to <host> broke."),
+        Fault("abandoned", Scope.MESSAGE, "<host> had not taken the message when its client stopped waiting."),
         Fault("malformed-reply", Scope.LANE, "<host> sent something that is not an SMTP reply.",
               "Check that host and port name the SMTP submission service of Exchange."),
         Fault("unexpected-reply", Scope.LANE, "<host> sent a reply that does not fit the dialogue."),

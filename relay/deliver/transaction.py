@@ -43,6 +43,7 @@ class Transaction:
         self._begun = begun
         self._phase = Phase.MAIL
         self._dotted = False
+        self._abandoned = False
         self.outcomes: dict[str, Outcome] = {}
         self.crowded: list[Recipient] = []
         """Refused only because the server takes no more in one message (452 4.5.3)."""
@@ -61,6 +62,13 @@ class Transaction:
                 await self._body()
         except (SMTPException, OSError) as error:
             self._fall(error)
+
+    def abandon(self) -> bool:
+        """Break it off, unless the final dot has left; whether that was done. `run` ends with a fault then."""
+        if not self._dotted:
+            self._abandoned = True
+            self._wire.abort()
+        return not self._dotted
 
     # the envelope
 
@@ -200,6 +208,8 @@ class Transaction:
         outcome = judge_error(self._phase, error, self._session.names)
         if self._dotted:
             outcome = judge_fault("uncertain", self._session.names, _words(outcome))
+        elif self._abandoned:
+            outcome = judge_fault("abandoned", self._session.names)
         elif self._phase is Phase.MAIL and self._session.carried and outcome.code in STALE:
             outcome = replace(outcome, scope=Scope.MESSAGE, wait=0.0)
         self._wire.abort()

@@ -196,8 +196,9 @@ class Wire(SMTPProtocol):
         return found.version() or "" if found is not None else ""
 
     def abort(self) -> None:
-        """Drop the connection at once, without a word."""
+        """Drop the connection at once, without a word; whoever waits for a reply hears that it is lost."""
         self.broken = True
         self._disarm()
+        self._wake()
         if self.transport is not None:
             cast(asyncio.Transport, self.transport).abort()

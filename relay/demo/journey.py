@@ -20,11 +20,13 @@ from relay.errors import RelayError
 from relay.logs import visible
 from relay.simulator.app import Simulator
 from relay.simulator.options import SimulatorOptions
+from relay.tokens.contract import NEEDED_ROLE, Resource
 
 START = 30.0
 """Seconds that the relay may take to listen, on a slow machine."""
 DELIVERY = 60.0
 """Seconds that all mail may take to arrive."""
+GUIDE_TENANT = "9d1e0000-6c2a-4f5d-8b3e-0c0ffee00009"
 CONFIG = """\
 # The eight fields of the set-up guide ...
 upstreams:
@@ -41,10 +43,24 @@ upstreams:
     authority: {authority}
     graph_url: {graph}
     ca_file: {ca}
+  # A second tenant, set up by the guide to the letter: Graph's Mail.Send and nothing else.
+  - server_name: By the guide (simulated)
+    from_email: {from_email}
+    tenant_id: {guide_tenant}
+    client_id: {client}
+    client_secret: file:client-secret
+    port: {guide_port}
+    timeout: 120
+    batch_size: medium
+    host: {host}
+    authority: {guide_authority}
+    graph_url: {guide_graph}
+    ca_file: {guide_ca}
 listeners:
   - bind: 127.0.0.1:{listen}
 senders:
   - {{match: "*@scanners.local", from: {scans}}}
+  - {{match: "*@guide.local", upstream: By the guide (simulated)}}
 spool:
   url: "sqlite:///{spool}"
 log: {{level: debug, format: json}}
@@ -67,7 +83,7 @@ async def run(keep: Path | None) -> int:
         finally:
             if keep is not None:
                 console.print(
-                    f"Kept in {escape(str(directory))}: config.yaml, spool.db, exchange/messages/*.eml"
+                    f"Kept in {escape(str(directory))}: config.yaml, spool.db, exchange/messages/*.eml and guide/messages/*.eml"
                 )
 
 
@@ -80,6 +96,13 @@ class Journey:
         self._began = time.monotonic()
         self._port = _free_port()
         self._simulator = Simulator(SimulatorOptions(directory=directory / "exchange"))
+        self._guide = Simulator(
+            SimulatorOptions(
+                directory=directory / "guide",
+                tenant_id=GUIDE_TENANT,
+                permissions={NEEDED_ROLE[Resource.GRAPH]},
+            )
+        )
         self._relay = RelayProcess(directory / "config.yaml", self._hear)
         boxes = self._simulator.options.mailboxes
         self._default, self._scans = boxes[0], boxes[1]
@@ -89,6 +112,11 @@ class Journey:
         self._step("demo", "starting a simulated Microsoft 365 (Entra ID and Exchange Online, TLS, own CA)")
         await self._simulator.start()
         try:
+            self._step(
+                "demo",
+                "and a second one, where the app has what the guide grants: Graph's Mail.Send, no more",
+            )
+            await self._guide.start()
             self._configure()
             self._step("demo", f"starting `relay run` on 127.0.0.1:{self._port}")
             await self._relay.start(START)
@@ -96,6 +124,7 @@ class Journey:
         finally:
             status = await self._relay.stop()
             await self._simulator.stop()
+            await self._guide.stop()
         return self._conclude(arrivals, status)
 
     def _configure(self) -> None:
@@ -116,6 +145,11 @@ class Journey:
                 authority=self._simulator.authority,
                 graph=self._simulator.graph_url,
                 ca=self._simulator.ca_file,
+                guide_tenant=self._guide.options.tenant_id,
+                guide_port=self._guide.smtp_port,
+                guide_authority=self._guide.authority,
+                guide_graph=self._guide.graph_url,
+                guide_ca=self._guide.ca_file,
                 listen=self._port,
                 spool=self._directory / "spool.db",
             )
@@ -129,8 +163,11 @@ class Journey:
                 "client", f"{letter.title}: {letter.sender} sent {len(letter.data):,} octets; answer: {words}"
             )
         # a message with several recipients may come in one submission or in several
-        await self._simulator.wait_for(lambda: _complete(self._simulator, sent), DELIVERY)
-        return compare(sent, self._simulator.messages)
+        guided = [letter for letter in sent if letter.guided]
+        others = [letter for letter in sent if not letter.guided]
+        await self._simulator.wait_for(lambda: _complete(self._simulator, others), DELIVERY)
+        await self._guide.wait_for(lambda: _complete(self._guide, guided), DELIVERY)
+        return compare(sent, [*self._simulator.messages, *self._guide.messages])
 
     def _hear(self, event: Event) -> None:
         shown = _told(event)
@@ -149,10 +186,11 @@ class Journey:
         intact = sum(arrival.intact for arrival in arrivals)
         elapsed = time.monotonic() - self._began
         self._console.print(f"{intact} of {len(arrivals)} messages arrived intact, in {elapsed:.1f} s.")
-        count = self._simulator.counters
+        count, guide = self._simulator.counters, self._guide.counters
         self._console.print(
             f"Exchange saw {count['messages']} submissions over {count['auths']} authenticated connections;"
-            f" Entra ID issued {count['tokens']} token(s)."
+            f" Entra ID issued {count['tokens']} token(s). The tenant set up by the guide took"
+            f" {guide['messages_graph']} message over Graph, with {guide['auths']} logins over SMTP."
         )
         if status != 0:
             self._console.print(f"[red]The relay ended with status {status}.[/]")
@@ -174,7 +212,9 @@ def _told(event: Event) -> str:
     if kind == "attempted":
         return f"{message} being submitted"
     if kind == "login":
-        return f"authenticated at {event.get('host')} with an OAuth2 token"
+        return f"authenticated at {event.get('host')} with an OAuth2 token, for {event.get('transport')}"
+    if kind == "transport":
+        return f"{event.get('upstream')} sends by {event.get('transport')}: {event.get('why')}"
     if kind == "delivered":
         return f"{message} delivered: {event.get('reply')}"
     if kind in ("deferred", "failed", "held", "uncertain", "trouble", "rejected"):

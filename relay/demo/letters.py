@@ -9,6 +9,8 @@ from email.message import EmailMessage
 from email.policy import SMTP
 
 SCAN_SIZE = 8 * 1024 * 1024
+GUIDED = "signify@guide.local"
+"""The sender whose mail goes to the tenant that was set up by the guide to the letter."""
 MARK = "X-Relay-Demo"
 """The field by which a message is known again when it arrives."""
 
@@ -24,6 +26,11 @@ class Letter:
     data: bytes
     expected_from: str
     """The address that Exchange must see."""
+
+    @property
+    def guided(self) -> bool:
+        """Whether it goes to the tenant where the app has Mail.Send only."""
+        return self.sender == GUIDED
 
     @property
     def body(self) -> bytes:
@@ -55,6 +62,13 @@ def letters(default: str, scans: str) -> list[Letter]:
         ),
         ("UTF-8 subject and names", "buero@legacy.local", ("kunde@example.com",), _names(), default),
         ("Dot lines and 8-bit text", "erp@legacy.local", ("orders@example.com",), _dots(), default),
+        (
+            "Signify, guide to the letter",
+            GUIDED,
+            ("facility@contoso.com",),
+            _signify(GUIDED, "4-118"),
+            default,
+        ),
     ]
     return [
         Letter(number, title, sender, to, f"{MARK}: {number}\r\n".encode() + data, mailbox)
@@ -70,15 +84,15 @@ def _message(sender: str, to: str, subject: str) -> EmailMessage:
     return message
 
 
-def _signify() -> bytes:
+def _signify(sender: str = "signify@legacy.local", place: str = "4-117") -> bytes:
     message = _message(
-        '"Signify Interact" <signify@legacy.local>',
+        f'"Signify Interact" <{sender}>',
         "facility@contoso.com",
-        "Alert: luminaire 4-117 does not answer",
+        f"Alert: luminaire {place} does not answer",
     )
-    message.set_content("Luminaire 4-117, floor 4, has not answered since 07:41.\nSeverity: warning\n")
+    message.set_content(f"Luminaire {place}, floor 4, has not answered since 07:41.\nSeverity: warning\n")
     message.add_alternative(
-        "<p>Luminaire <b>4-117</b>, floor 4, has not answered since 07:41.</p>\n", subtype="html"
+        f"<p>Luminaire <b>{place}</b>, floor 4, has not answered since 07:41.</p>\n", subtype="html"
     )
     return message.as_bytes()
 

@@ -57,14 +57,17 @@ class Arrival:
 
 
 def compare(sent: Iterable[Letter], received: Iterable[Accepted]) -> list[Arrival]:
-    """Each letter with its copies, recognised by the demo's mark."""
-    arrivals = {str(letter.number): Arrival(letter) for letter in sent}
+    """Each letter with its copies, recognised by the demo's mark, or where Graph has dropped that, by the Message-ID."""
+    arrivals = [Arrival(letter) for letter in sent]
+    known = {str(one.letter.number): one for one in arrivals}
+    known |= {identity: one for one in arrivals if (identity := _headers(one.letter.data)["Message-ID"])}
     for accepted in received:
         data = accepted.bytes()
-        mark = str(_headers(data)[MARK])
-        if mark in arrivals:
-            arrivals[mark].copies.append((accepted, data))
-    return list(arrivals.values())
+        headers = _headers(data)
+        arrival = known.get(str(headers[MARK] or headers["Message-ID"]))
+        if arrival is not None:
+            arrival.copies.append((accepted, data))
+    return arrivals
 
 
 def _headers(data: bytes) -> email.message.EmailMessage:

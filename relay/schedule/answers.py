@@ -2,8 +2,8 @@
 
 The message is in the spool while its client waits, but nobody was told so: a temporary failure, a hold, a patience
 that ends or a client that leaves takes it out again; a restart forgets it. Only Exchange's 250 (for at least one
-recipient) or its permanent refusal of all ends otherwise. What a connection to Exchange has in its hands cannot be
-taken back: there the outcome decides.
+recipient) or its permanent refusal of all ends otherwise. What a connection to Exchange has in its hands is broken
+off when the patience ends; once Exchange may have all of it that is too late, and the outcome decides.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _UNDER_WAY = 600.0
 wait 10 minutes for the answer to their final dot."""
 _LOOKS = (0.05, 0.2, 1.0, 5.0)
 """Seconds between tries to take a message back that somebody else has in hand; the last repeats."""
+_CLEARING = 2.0
+"""Seconds that a client waits for what was broken off to be cleared away; it is told without that afterwards."""
 
 
 STOPPING = Hold("lane", "", "stopping", "the relay is being stopped", "", "", 0.0)
@@ -40,7 +42,7 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
     outcomes = list(done.outcomes.values())
     if any(one.result is Result.SENT for one in outcomes):
         # some of it is with Exchange: we keep the rest, since sending all again would duplicate
-        return dataclasses.replace(done, keep=True), _first(outcomes, Result.SENT)
+        return dataclasses.replace(done, keep=True), _taken(outcomes)
     done = dataclasses.replace(done, withdraw=True, notices=(), hold_key=None)
     left = len({one.address for one in claim.envelope.recipients}) > len(
         outcomes
@@ -54,9 +56,11 @@ def judge(claim: Claim, done: Settlement) -> tuple[Settlement, Reply | None]:
     return done, _temporary(_first_words(outcomes))
 
 
-def _first(outcomes: list[Outcome], result: Result) -> Reply:
-    found = next((one.reply for one in outcomes if one.result is result and one.reply is not None), None)
-    return found or Reply(250, "2.0.0", "Ok")
+def _taken(outcomes: list[Outcome]) -> Reply:
+    """Exchange's own words; always 250, since Graph's 202 is no reply that a mail client knows (RFC 5321 section 4.3.2)."""
+    sent = (one.reply for one in outcomes if one.result is Result.SENT and one.reply is not None)
+    reply = next(sent, Reply(250, "2.0.0", "Ok"))
+    return reply if reply.code == 250 else Reply(250, "2.0.0", reply.text or "Ok")
 
 
 def _permanent(outcome: Outcome) -> Reply:
@@ -89,7 +93,18 @@ def _unsure(reason: str) -> Reply:
 class Ticket:
     """One waiting client."""
 
-    __slots__ = ("_news", "claim", "hold", "lane", "left", "message_id", "over", "reply", "stuck")
+    __slots__ = (
+        "_news",
+        "broken_off",
+        "claim",
+        "early",
+        "hold",
+        "lane",
+        "left",
+        "message_id",
+        "over",
+        "reply",
+    )
 
     def __init__(self, message_id: str, lane: str) -> None:
         self.message_id = message_id
@@ -102,8 +117,10 @@ class Ticket:
         """The client has been answered, before the message was out of our hands."""
         self.claim: Claim | None = None
         """Set once the message was taken out of its lane's hands."""
-        self.stuck: asyncio.Future[SpoolError] = asyncio.get_running_loop().create_future()
-        """Why it could not be taken out of the spool, the first time that happens."""
+        self.broken_off = ""
+        """Why its submission was broken off, before Exchange could have had it."""
+        self.early: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        """What the client hears although the message is not out of the spool yet."""
         self._news = asyncio.Event()
 
     def tell(self, *, reply: Reply | None = None, hold: Hold | None = None, left: bool = False) -> None:
@@ -166,27 +183,26 @@ class Answers:
                 await ticket.news(deadline - self._clock.monotonic())
                 over = self._clock.monotonic() >= deadline
                 if ticket.reply is None and (ticket.hold is not None or ticket.left or over):
-                    return await self._give_up(ticket, patience)
+                    return await self._give_up(ticket, patience, deadline)
             self.forget(ticket)
             return ticket.reply
         finally:
             if watch is not None:
                 watch.cancel()
 
-    async def _give_up(self, ticket: Ticket, patience: float) -> Reply:
+    async def _give_up(self, ticket: Ticket, patience: float, deadline: float) -> Reply:
         """Take it back, and answer when that is done, when Exchange has spoken, or when neither can be waited for."""
-        work = self._start(self._take_back(ticket, _why(ticket, patience)))
-        either: set[asyncio.Future[Any]] = {work, ticket.stuck}
+        work = self._start(self._take_back(ticket, patience, deadline))
+        either: set[asyncio.Future[Any]] = {work, ticket.early}
         await asyncio.wait(either, timeout=_UNDER_WAY, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             return work.result()
         ticket.over = True
-        if ticket.stuck.done():
-            return _unsure(f"it cannot be taken back just now: {ticket.stuck.result()}")
-        return _unsure("Exchange has not answered yet")
+        return ticket.early.result() if ticket.early.done() else _unsure("Exchange has not answered yet")
 
-    async def _take_back(self, ticket: Ticket, reason: str) -> Reply:
+    async def _take_back(self, ticket: Ticket, patience: float, deadline: float) -> Reply:
         """Until the message is out of the spool, or its attempt has an outcome; goes on when the client was answered."""
+        reason = _why(ticket, patience)
         gone = Settlement(ticket.message_id, {}, event="withdrawn", details={"reason": reason}, withdraw=True)
         looks = 0
         try:
@@ -201,7 +217,11 @@ class Answers:
                         return _unsure(str(error))
                     self._stumble(ticket, error)
                 # somebody has it just now: either the outcome decides, or it comes back
-                await ticket.news(_LOOKS[min(looks, len(_LOOKS) - 1)])
+                left = deadline - self._clock.monotonic()
+                if ticket.left or left <= 0:
+                    self._break_off(ticket, _why(ticket, patience, over=True))
+                look = _LOOKS[min(looks, len(_LOOKS) - 1)]
+                await ticket.news(min(look, left) if left > 0 else look)
                 looks += 1
             return ticket.reply
         finally:
@@ -216,11 +236,24 @@ class Answers:
         await self._spool.settle(gone, self._clock.now())
         return True
 
+    def _break_off(self, ticket: Ticket, reason: str) -> None:
+        """End the submission under way while Exchange cannot have all of it; its outcome, which follows, ends the wait."""
+        if ticket.broken_off or not any(lane.break_off(ticket.message_id) for lane in self._lanes.values()):
+            return
+        ticket.broken_off = reason
+        later = self._start(self._answer_later(ticket, _unconfirmed(reason)))
+        ticket.early.add_done_callback(lambda _: later.cancel())
+
+    async def _answer_later(self, ticket: Ticket, reply: Reply) -> None:
+        await self._clock.sleep(_CLEARING)
+        if not ticket.early.done():
+            ticket.early.set_result(reply)
+
     def _stumble(self, ticket: Ticket, error: SpoolError) -> None:
-        if not ticket.stuck.done():
+        if not ticket.early.done():
             what = f"message {ticket.message_id} waits to be taken out, its client having given up: {error}"
             events.trouble(where="spool", what=what, remedy=error.remedy)
-            ticket.stuck.set_result(error)
+            ticket.early.set_result(_unsure(f"it cannot be taken back just now: {error}"))
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.ensure_future(work)
@@ -241,6 +274,8 @@ class Answers:
         ticket = self._tickets.get(claim.id)
         if ticket is not None and done.move_to is not None:
             ticket.lane = done.move_to
+        if ticket is not None and any(one.code == "abandoned" for one in done.outcomes.values()):
+            reply = _temporary(ticket.broken_off) if done.withdraw else reply
         if ticket is None or reply is None or not (ticket.left or ticket.over):
             return done, reply
         said = (
@@ -277,8 +312,9 @@ class Answers:
                 ticket.tell(hold=hold)
 
 
-def _why(ticket: Ticket, patience: float) -> str:
-    if ticket.hold is not None:
+def _why(ticket: Ticket, patience: float, *, over: bool = False) -> str:
+    """The reason for giving up: the hold, if it was one that came before the patience was ``over``."""
+    if ticket.hold is not None and not over:
         return ticket.hold.reason
     return "the client went away" if ticket.left else f"Exchange did not take it within {patience:g} s"
 

@@ -2,19 +2,22 @@
 
 Each message: content from the spool, submit (the transport writes the attempt down before end of data),
 then the report becomes a settlement. The settlement is committed while the next message is already on its
-way; the connection ends only when all are on disk.
+way; the connection ends only when all are on disk. In a hurried lane, the next few attempts are written down
+meanwhile, so that no message waits for the disk by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import deque
 from typing import TYPE_CHECKING
 
 from relay import events
 from relay.deliver.contract import Connection
 from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
+from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
 from relay.schedule.lane import Lane
 from relay.schedule.leave import Leave
@@ -26,10 +29,12 @@ if TYPE_CHECKING:
 
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
+_AHEAD = 4
+"""Attempts of a hurried lane written down before their turn on a connection: a fsync takes about as long as so many."""
 _LAST_WAIT = 5.0
 """Seconds that a stop waits for a spool that takes no outcome."""
-_SPOOL_AGAIN = 1.0
-"""Seconds before an outcome that the spool could not take (a full disk) is offered again."""
+_SPOOL_AGAIN = (1.0, 2.0, 5.0, 10.0)
+"""Seconds before an outcome that the spool could not take (a full disk) is offered again; the last repeats."""
 
 
 class Carrier:
@@ -41,6 +46,8 @@ class Carrier:
         self._probe = probe
         """Tries one message of a held lane; goes on with the rest only if that ends the hold."""
         self._settling: set[asyncio.Task[None]] = set()
+        self._ahead: deque[Leave] = deque()
+        """Taken from the lane and being written down, in the order in which they will go."""
 
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
@@ -97,31 +104,66 @@ class Carrier:
             while connection.usable() and not self._scheduler.stopping:
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
-                claim = None if paused or (held and not self._probe) else lane.take()
-                if claim is None and (held or paused):
+                leave = None if paused or (held and not self._probe) else self._take()
+                if leave is None and (held or paused):
                     return
-                if claim is None:
+                if leave is None:
                     lane.wake.set()
                     await lane.wait_for_mail(_IDLE_CHECK)
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
-                if len(lane.ready) <= lane.batch_size // 2:
+                if lane.hurried and not held:
+                    self._look_ahead(lane.carriers[task])
+                if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
-                    await self._one(connection, claim, probe)
+                    await self._one(connection, leave, probe)
                 finally:
-                    lane.finished(claim)
+                    lane.finished(leave.claim)
         finally:
             lane.connected -= 1
+            await self._give_back()
 
-    async def _one(self, connection: Connection, claim: Claim, probe: bool) -> None:
-        scheduler, lane = self._scheduler, self._lane
-        leave = Leave(scheduler, lane, claim)
+    def _take(self) -> Leave | None:
+        if self._ahead:
+            return self._ahead.popleft()
+        claim = self._lane.take()
+        return None if claim is None else Leave(self._scheduler, self._lane, claim)
+
+    def _look_ahead(self, room: int) -> None:
+        """Have the next few attempts written down: as many as go within moments, and over this connection."""
+        ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
+        while ready and len(self._ahead) < min(_AHEAD, room, share) and not ready[0][1].direct:
+            claim = self._lane.take()
+            if claim is None:
+                return
+            leave = Leave(self._scheduler, self._lane, claim)
+            leave.write_down()
+            self._ahead.append(leave)
+
+    async def _give_back(self) -> None:
+        """What was taken ahead and will not go over this connection was never begun after all."""
+        ahead, self._ahead = list(self._ahead), deque()
+        for leave in ahead:
+            await leave.written()
+            leave.end()
+            self._lane.finished(leave.claim)
+        if not ahead:
+            return
+        try:
+            await self._scheduler.spool.unclaim([leave.claim.id for leave in ahead])
+        except SpoolError:  # the lane offers them again
+            self._lane.owed += [leave.claim for leave in ahead]
+        self._lane.kick()
+
+    async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
+        scheduler, lane, claim = self._scheduler, self._lane, leave.claim
         content: Content | None = None
         began = scheduler.clock.monotonic()
         if claim.attempts == 0 and not claim.held_for:
             events.took("wait", scheduler.clock.now() - claim.received)
+        lane.submitting[claim.id] = connection
         try:
             content = await scheduler.spool.content(claim.id)
             report = await connection.submit(claim, content, leave)
@@ -132,6 +174,7 @@ class Carrier:
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
             report = _whole(claim, dataclasses.replace(_unexpected(error), uncertain=leave.begun))
         finally:
+            lane.submitting.pop(claim.id, None)
             leave.end()
             events.took("submit", scheduler.clock.monotonic() - began)
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
@@ -155,16 +198,17 @@ class Carrier:
     async def _settle(
         self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
     ) -> None:
+        tries = 0
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
             except SpoolError as error:
                 # The outcome must not be lost: Exchange may have the message already.
-                events.trouble(
-                    where="spool", what=f"an outcome waits to be written: {error}", remedy=error.remedy
-                )
-                await self._scheduler.clock.sleep(_SPOOL_AGAIN)
+                self._scheduler.unwritten.waits(done.id, error)
+                await self._scheduler.clock.sleep(step(_SPOOL_AGAIN, tries))
+                tries += 1
                 continue
+            self._scheduler.unwritten.written(done.id)
             if len(done.outcomes) < len(claim.envelope.recipients):
                 self._lane.kick()  # some of it is back in the queue: to go on with, or to try a held lane with
             if done.due is not None:

@@ -41,6 +41,8 @@ class Holds:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
         self._known: dict[tuple[str, str], Hold] = {}
+        self._trying: set[tuple[str, str]] = set()
+        """Holds of which a try is under way: only its refusal makes the next one later."""
         self._changes = 0
         self._writing = 0
         self._written = asyncio.Event()
@@ -127,7 +129,9 @@ class Holds:
             return
         now = self._scheduler.clock.now()
         before = self._known.get((scope, key))
-        probes = before.probes + 1 if before else 0
+        failed = (scope, key) in self._trying
+        self._trying.discard((scope, key))
+        probes = before.probes + failed if before else 0  # others were under way before anybody knew
         hold = Hold(
             scope=scope,
             key=key,
@@ -143,6 +147,8 @@ class Holds:
             at_login=at_login,
         )
         self._put(lane, hold)
+        if scope == Scope.SENDER:
+            lane.shelve(lambda claim: self.sender_hold(lane, claim))
         if scope != Scope.MESSAGE and (before is None or before.code != hold.code):  # a message tells its own
             events.held(
                 lane=lane.name,
@@ -213,6 +219,7 @@ class Holds:
     async def _over(self, hold: Hold, why: str) -> None:
         """End a hold, and queue what it set apart."""
         self._known.pop((hold.scope, hold.key), None)
+        self._trying.discard((hold.scope, hold.key))
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
             lane.wake.set()
@@ -278,13 +285,18 @@ class Holds:
         if hold is None:
             return
         now = self._scheduler.clock.now()
-        lane.upstream.probing = lane.upstream.hold is not None
+        self._trying.add((hold.scope, hold.key))
+        lane.upstream.probing = lane.name if lane.upstream.hold is not None else ""
         later = dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0))
         self._put(lane, later)
 
     def probed(self, lane: Lane) -> None:
-        """The try's connection is closed."""
-        lane.upstream.probing = False
+        """A connection is closed: if it was the try's, whoever of the upstream is due may try next."""
+        if lane.upstream.probing != lane.name:
+            return
+        lane.upstream.probing = ""
+        for name in lane.upstream.lanes:
+            self._scheduler.lanes[name].wake.set()
 
     def sender_hold(self, lane: Lane, claim: Claim) -> Hold | None:
         """The hold that keeps this message's sender, unless this message is the one to try."""
@@ -318,6 +330,7 @@ class Holds:
     async def _try_one(self, lane: Lane, hold: Hold, now: float) -> None:
         self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0)))
         if await self._scheduler.spool.release_key(hold.key, now, limit=1):
+            self._trying.add((hold.scope, hold.key))
             lane.may_have_work = True
         elif not await self._scheduler.spool.keeps(hold.key):
             await self._over(hold, _NO_MAIL)

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relay.figures import span
 from relay.message import Outcome, Report, Result, Scope
 from relay.schedule.backoff import next_try, too_old
 from relay.spool.contract import Claim, Settlement
@@ -78,10 +79,8 @@ def _decided(claim: Claim, outcome: Outcome, rules: RetryRules, now: float) -> O
         now, claim.received, claim.held_for, rules.max_age
     ):
         return outcome
-    days = f"{rules.max_age / 86_400:g} days"
-    reason = (
-        f"not delivered within {days} (spool.max_age); the last answer was: {outcome.reason or outcome.reply}"
-    )
+    last = outcome.reason or str(outcome.reply)
+    reason = f"not delivered within {span(rules.max_age)} (spool.max_age); the last answer was: {last}"
     return dataclasses.replace(outcome, result=Result.FAILED, reason=reason, code="too-old")
 
 

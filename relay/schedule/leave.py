@@ -8,6 +8,7 @@ written down before it can be complete, so that the count survives a crash.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,31 @@ class Leave:
         self._sent: dict[str, Outcome] = {}
         """Who has it since the submission before."""
         self._given = False
+        self._early: asyncio.Future[None] | None = None
+        """The first submission, when it is written down before its turn has come."""
         self.begun = False
         """Whether a submission was written down, or was about to be."""
+
+    @property
+    def claim(self) -> Claim:
+        """What it is for."""
+        return self._claim
+
+    def write_down(self) -> None:
+        """Write the first submission down while another message is still on the connection.
+
+        So it need not wait for the disk when its turn comes. Should relay be killed meanwhile, the message counts as
+        uncertain although it had not started: one more that is sent (or held) again.
+        """
+        people = len(self._claim.envelope.recipients)
+        now = self._scheduler.clock.now()
+        self._early = asyncio.ensure_future(self._scheduler.spool.begin(self._claim.id, now, people, {}))
+        self._early.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def written(self) -> None:
+        """Wait until the disk has it, or has failed to take it."""
+        if self._early is not None:
+            await asyncio.wait([self._early])
 
     def room(self, recipients: int) -> int:
         """See the contract."""
@@ -87,6 +111,10 @@ class Leave:
         if not self._given:
             self.room(len(self._claim.envelope.recipients))
         self.begun = True
+        early, self._early = self._early, None
+        if early is not None:
+            await asyncio.shield(early)
+            return
         now = self._scheduler.clock.now()
         await self._scheduler.spool.begin(self._claim.id, now, self._now.recipients, self._sent)
 

@@ -27,6 +27,7 @@ from relay.schedule.limits import MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
+from relay.schedule.telling import Unwritten
 from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
@@ -70,6 +71,7 @@ class Scheduler:
         self.overdue = Overdue(spool, self.desk, settings.spool, clock)
         self.pools = Pools(self, settings)
         self.verdicts = Verdicts(self)
+        self.unwritten = Unwritten()
         self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
@@ -229,11 +231,11 @@ class Scheduler:
                 pause = None if look is None else max(0.001, look - self.clock.now())
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
-                pause = _AGAIN
+                pause, lane.may_have_work = _AGAIN, True  # what could not be claimed is still there
             except Exception as error:
                 # a fault of ours must not stop a lane
                 events.trouble(where=f"lane {lane.name}", what=f"unexpected error: {error!r}", error=error)
-                pause = _AGAIN
+                pause, lane.may_have_work = _AGAIN, True
             try:
                 async with asyncio.timeout(pause):
                     await lane.wake.wait()
@@ -317,8 +319,11 @@ class Scheduler:
         claims = await self.spool.claim(lane.name, window, now)
         free = self._without_held_senders(lane, claims, now)
         lane.add(lane.admission.admit(lane, free, count, now), now)
+        lane.backlog = 0
         if len(claims) >= window:
             lane.may_have_work = True
+            if len(lane.carriers) < lane.limits.connections:
+                lane.backlog = (await self.spool.lane(lane.name)).queued
         await self._return(lane)
         if not lane.may_have_work:
             found = (await self.spool.lane(lane.name)).next_due

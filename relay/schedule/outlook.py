@@ -32,7 +32,9 @@ def view(holds: Holds, lane: Lane, now: float) -> LaneView:
         connections=len(lane.carriers),
         room=lane.room,
         max_connections=1 if lane.limiter.slowed else max(1, lane.limits.connections),
-        batch_size=lane.batch_size,
+        connected=lane.connected,
+        ahead=lane.ahead,
+        waiting=lane.backlog,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from relay import events
 from relay.clock import Clock
 from relay.errors import SpoolError
+from relay.figures import span
 from relay.message import Outcome, Reply, Result, Scope
 from relay.schedule.desk import Desk
 from relay.settings import SpoolSettings
@@ -129,12 +130,10 @@ class Overdue:
     def _verdict(self, claim: Claim, view: MessageView) -> Outcome:
         last = view.reason or "it was never its turn"
         if claim.held_for > self.settings.max_held:
-            span = f"{self.settings.max_held / 86_400:g} days"
-            reason = f"kept for {span} (spool.max_held) waiting for an administrator: {last}"
+            reason = f"kept for {span(self.settings.max_held)} (spool.max_held) waiting for an administrator: {last}"
             code = "held-too-long"
         else:
-            span = f"{self.settings.max_age / 86_400:g} days"
-            reason = f"not delivered within {span} (spool.max_age): {last}"
+            reason = f"not delivered within {span(self.settings.max_age)} (spool.max_age): {last}"
             code = "too-old"
         return Outcome(Result.FAILED, Scope.MESSAGE, reason=reason, remedy=view.remedy, code=code)
 

@@ -2,8 +2,9 @@
 
 Rules behind the numbers:
 
-- Mail is claimed only as fast as the mailbox's limits let it go, so that the order of turns is decided at the
-  last moment and a quiet source never waits behind another's claimed mail.
+- Mail is claimed only as fast as it goes (by the mailbox's limits, by the pace of its connections), so that the order
+  of turns is decided at the last moment and a quiet source never waits behind another's claimed mail. One message is
+  enough to dial for.
 - A further connection is opened only when the open ones could not carry what waits within their batches (so
   there is never more than one handshake per batch), or when the next message has waited long behind a large one.
 """
@@ -14,8 +15,6 @@ from dataclasses import dataclass
 
 _IMPATIENT = 10.0
 """Seconds that a message may wait behind a slow one before a second connection is worth a handshake."""
-NO_LIMIT_AHEAD = 2
-"""Batches claimed ahead per lane when no limit slows it: enough to keep connections busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,12 @@ class LaneView:
     room: int
     """Messages that the open connections can still carry in their batches."""
     max_connections: int
-    batch_size: int
+    connected: int
+    """Connections past their handshake."""
+    ahead: int
+    """Messages worth claiming before their turn, so that connections never wait for the spool."""
+    waiting: int
+    """Messages that wait in the spool, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +83,8 @@ def _held(lane: LaneView) -> Step:
 def _claims(lane: LaneView) -> int:
     if not lane.may_have_work or lane.now < lane.resting_until:
         return 0
-    ahead = lane.batch_size * NO_LIMIT_AHEAD
-    want = ahead - lane.ready if lane.ready <= lane.batch_size // 2 else 0
+    ahead = lane.ahead if lane.connected else 1
+    want = ahead - lane.ready if lane.ready <= ahead // 2 else 0
     return max(0, want if lane.budget is None else min(want, lane.budget))
 
 
@@ -88,4 +92,5 @@ def _opens(lane: LaneView) -> int:
     if not lane.ready or lane.connections >= lane.max_connections or lane.now < lane.resting_until:
         return 0
     impatient = lane.now - lane.oldest_ready > _IMPATIENT
-    return 1 if lane.ready > lane.room or impatient else 0
+    soon = lane.waiting if lane.budget is None else min(lane.waiting, lane.budget)
+    return 1 if lane.ready + soon > lane.room or impatient else 0

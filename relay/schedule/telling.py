@@ -5,11 +5,32 @@ from __future__ import annotations
 import datetime
 
 from relay import events
+from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result
 from relay.spool.contract import Claim, Settlement
 
 _OWN = frozenset({"id", "lane", "recipients", "reply"})
 """Fields that the event sets itself."""
+
+
+class Unwritten:
+    """Outcomes that the spool cannot take just now: told once for as long as there are any, and when there are none."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+
+    def waits(self, message_id: str, error: SpoolError) -> None:
+        """The outcome of a message waits, in memory."""
+        if not self._ids:
+            events.trouble(where="spool", what=f"outcomes wait to be written: {error}", remedy=error.remedy)
+        self._ids.add(message_id)
+
+    def written(self, message_id: str) -> None:
+        """It is on disk."""
+        if message_id in self._ids:
+            self._ids.discard(message_id)
+            if not self._ids:
+                events.notice(what="the spool has taken the outcomes that waited")
 
 
 def iso(seconds: float) -> str:

@@ -37,6 +37,8 @@ class Answers:
     listen: list[str] = field(default_factory=list)
     allow: list[str] = field(default_factory=list)
     postmaster: str | None = None
+    web: str | None = None
+    """Where the admin page is to listen."""
     spool_url: str | None = None
     places: dict[str, str] = field(default_factory=dict)
     """`PLACES` by key."""

@@ -16,7 +16,7 @@ from relay.config.clouds import CLOUDS
 from relay.config.values import split_bind
 from relay.setup import values, words
 from relay.setup.answers import CLIENTS, Answers, Known
-from relay.setup.plan import allow_for, listen_for
+from relay.setup.plan import PAGE, allow_for, listen_for
 from relay.setup.values import Refused
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class Assistant:
         )
         self._postmaster()
         self._listeners()
+        self._page()
         return answers
 
     # the questions
@@ -153,6 +154,12 @@ class Assistant:
             answers.listen = [self._ask_bind(listen_for(answers.clients, self._own))]
         if not answers.allow:
             self._ask_networks()
+
+    def _page(self) -> None:
+        if self._answers.web is not None or self._known.rest.get("web") is not None:
+            return
+        if self._talk.confirm(f"Switch on the admin page in the browser, at http://{PAGE}/?", default=True):
+            self._answers.web = PAGE
 
     def _ask_bind(self, offered: str) -> str:
         while True:

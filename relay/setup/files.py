@@ -56,7 +56,10 @@ def write(
             if fresh:
                 _give_to_service(file)
     except OSError as error:
-        where = str(error.filename or file)
+        named = Path(error.filename or file)
+        where = str(
+            named.parent if named.name.startswith(".") else named
+        )  # the folder, not our file of a moment
         remedy = "run it as the user who may write there (sudo), or name another file with --config"
         problem = f"it cannot be written ({error.strerror or error})"
         raise ConfigError([Fault("", None, problem, remedy, where)]) from error

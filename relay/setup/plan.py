@@ -14,6 +14,8 @@ LOOPBACK = ["127.0.0.0/8", "::1"]
 CONTAINER_NETWORK = "172.16.0.0/12"
 """Where Docker puts its bridges by default."""
 SMTP, UNPRIVILEGED = 25, 2525
+PAGE = "127.0.0.1:8025"
+"""Where the admin page is offered: for this machine alone."""
 SYSTEM_FOLDER = Path("/etc")
 
 
@@ -91,10 +93,11 @@ def _rest(answers: Answers, known: Known, file: Path) -> dict[KeyPath, object]:
     changes: dict[KeyPath, object] = {}
     if answers.postmaster is not None:
         changes["postmaster",] = answers.postmaster
-    spool = known.rest.get("spool")
+    if answers.web is not None:
+        changes["web", "bind"] = answers.web
     if answers.spool_url is not None:
         changes["spool", "url"] = answers.spool_url
-    elif not (isinstance(spool, dict) and spool.get("url")) and SYSTEM_FOLDER not in file.parents:
+    elif not known.exists and SYSTEM_FOLDER not in file.absolute().parents:
         # a trial in somebody's own folder: the system's place would need an administrator
         changes["spool", "url"] = "sqlite:///spool.db"
     return changes

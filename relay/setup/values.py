@@ -40,6 +40,8 @@ def client_secret(text: str) -> str:
             "this is the Secret ID, not its Value: in Certificates & secrets copy the column Value. It is shown only "
             "right after the secret was made; if it is gone, make a new secret"
         )
+    if cleaned[0] in "\"'`" or cleaned[-1] in "\"'`":
+        raise Refused("quotes were copied along with it; copy the column Value alone")
     if not cleaned.isascii() or any(character.isspace() for character in cleaned):
         raise Refused("a secret has no blanks and no letters beyond ASCII; copy the column Value again")
     if len(cleaned) < SHORTEST_SECRET:
@@ -104,5 +106,6 @@ KINDS: dict[str, Callable[[str], str]] = {
     "secret_expires": day,
     "transport": transport,
     "postmaster": address,
+    "web": bind,
 }
 """How each single answer is read."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from relay.check.listeners import EVERYWHERE
-from relay.settings import Listener
+from relay.settings import Listener, Web
 
 BEFORE = """\
 Before you start (the guide's step 0): you need the right to register an application and to grant consent (Global or
@@ -44,6 +44,18 @@ What will connect to relay?
   host        programs on this machine, such as Signify at localhost
   lan         printers, scanners and other machines of your network (and this machine)
   containers  containers on this machine (and this machine)"""
+
+
+def page(web: Web | None) -> str:
+    """How one gets to the admin page for the first time; empty where there is none."""
+    if web is None:
+        return ""
+    scheme = "https" if web.certificate is not None else "http"
+    first = (
+        "" if web.password is not None
+        else "\n  relay run writes a link into its log (in a terminal: on the screen) by which the page's password is set."
+    )  # fmt: skip
+    return f"Admin page: {scheme}://{web.bind}/{first}\n"
 
 
 def ending(listeners: Sequence[Listener], clients: str | None, address: str) -> str:

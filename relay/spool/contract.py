@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from relay.message import Client, Content, Envelope, Outcome
 from relay.spool.states import State
+
+T = TypeVar("T")
 
 
 def lane_name(upstream: str, mailbox: str) -> str:
@@ -283,6 +285,15 @@ class Changed:
 
 
 @dataclass(frozen=True, slots=True)
+class Part(Generic[T]):
+    """What was found in the time that somebody is willing to wait."""
+
+    found: list[T]
+    reached: str | None
+    """The id up to which was looked when the time was over: search on from there. None: it was not over."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolStats:
     """For `relay status`: unfinished messages, their octets, and the free space of the disk (or up to max_size)."""
 
@@ -407,6 +418,12 @@ class Spool(Protocol):
         """Unfinished messages (finished too, when asked for by id), oldest first; ``after`` pages."""
         ...
 
+    async def find_within(
+        self, wanted: Filter, *, seconds: float, limit: int = 1000, after: str | None = None
+    ) -> Part[MessageView]:
+        """`find` for somebody who waits: after about ``seconds`` it ends with what it has found by then."""
+        ...
+
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
         """``retry`` (due now), ``hold``, ``release``, ``delete``; in bounded steps.
 
@@ -416,6 +433,12 @@ class Spool(Protocol):
 
     async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:
         """By id, Message-ID (part), sender or recipient (part); newest first."""
+        ...
+
+    async def trace_within(
+        self, text: str, *, seconds: float, limit: int = 100, before: str | None = None
+    ) -> Part[Trace]:
+        """`trace` for somebody who waits; ``before``: only messages that are older than this one."""
         ...
 
     async def stats(self) -> SpoolStats:

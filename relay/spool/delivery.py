@@ -22,6 +22,7 @@ from relay.spool.records import (
     SENT,
     STATES,
     add_event,
+    as_json,
     ms,
     read_claim,
 )
@@ -57,8 +58,8 @@ def claim(connection: sqlite3.Connection, lane: str, limit: int, now_ms: int) ->
         return []
     numbers = [number for number, _ in rows]
     connection.execute(
-        f"UPDATE message SET state = 1, begun = NULL WHERE id IN ({marks(len(numbers))})",
-        numbers,
+        "UPDATE message SET state = 1, begun = NULL WHERE id IN (SELECT value FROM json_each(?))",
+        (as_json(numbers),),
     )
     if rows[-1][1] > turn:
         connection.execute("UPDATE lane SET turn = ? WHERE id = ?", (rows[-1][1], lane_id))
@@ -69,11 +70,11 @@ def load_claims(connection: sqlite3.Connection, numbers: Sequence[int], now_ms: 
     """The claims of these messages, in this order."""
     found = {}
     columns = CLAIM_COLUMNS.format(now=int(now_ms))
-    inside = marks(len(numbers))
+    wanted = (as_json(list(numbers)),)
     recipients = _unfinished(connection, numbers)
     for row in connection.execute(
-        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN ({inside})",
-        numbers,
+        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN (SELECT value FROM json_each(?))",
+        wanted,
     ):
         found[row[0]] = read_claim(row, tuple(recipients.get(row[0], ())))
     return [found[number] for number in numbers if number in found]
@@ -84,19 +85,45 @@ def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[
     due: dict[int, list[Recipient]] = {}
     held: dict[int, list[Recipient]] = {}
     for number, address, notify, orcpt, state in connection.execute(
-        f"SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN ({marks(len(numbers))})"
+        "SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
         " AND state IN (0, 2, 3) ORDER BY message, n",
-        numbers,
+        (as_json(list(numbers)),),
     ):
         (held if state == HELD else due).setdefault(number, []).append(Recipient(address, notify, orcpt))
     return held | due
 
 
 def unclaim(connection: sqlite3.Connection, numbers: Iterable[int]) -> None:
-    """Back to the queue, as if never claimed."""
+    """Back to the queue, as if never claimed: the lane's present turn goes back to theirs, and an attempt that was
+    written down and not made is not counted."""
+    wanted = as_json(list(numbers))
+    _uncount(connection, wanted)
+    connection.execute(
+        "UPDATE lane SET turn = min(lane.turn, back.turn) FROM (SELECT lane, min(turn) AS turn FROM message WHERE id IN"
+        " (SELECT value FROM json_each(?)) AND state = 1 GROUP BY lane) AS back WHERE lane.id = back.lane",
+        (wanted,),
+    )
+    connection.execute(
+        "UPDATE message SET state = 0, begun = NULL WHERE id IN (SELECT value FROM json_each(?)) AND state = 1",
+        (wanted,),
+    )
+
+
+def _uncount(connection: sqlite3.Connection, wanted: str) -> None:
+    """Take attempts that were written down out of their lanes' usage."""
+    begun = connection.execute(
+        "SELECT lane, begun / 1000, count(DISTINCT m.id), count(*) FROM message m JOIN recipient r ON r.message = m.id"
+        " WHERE m.id IN (SELECT value FROM json_each(?)) AND m.state = 1 AND begun IS NOT NULL AND r.state IN (0, 2)"
+        " GROUP BY 1, 2",
+        (wanted,),
+    ).fetchall()
     connection.executemany(
-        "UPDATE message SET state = 0, begun = NULL WHERE id = ? AND state = 1",
-        [(number,) for number in numbers],
+        "UPDATE usage SET messages = messages - ?, recipients = recipients - ? WHERE lane = ? AND span = ? AND at = ?",
+        [
+            (messages, recipients, lane, span, second - second % span)
+            for lane, second, messages, recipients in begun
+            for span in (1, 60)
+        ],
     )
 
 
@@ -109,7 +136,7 @@ def begin(
     ).fetchone()
     if row is None:
         raise SpoolError(f"message {ids.show(number)} is not claimed")
-    _count_at_the_end(connection, row[0], row[1], now_ms)
+    count_at_the_end(connection, row[0], row[1], now_ms)
     connection.execute("UPDATE message SET begun = ? WHERE id = ?", (now_ms, number))
     if sent:
         _settle_recipients(connection, number, sent)
@@ -127,7 +154,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> boo
     row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolError(f"message {done.id} is not claimed")
-    _count_at_the_end(connection, row[2], row[1], now_ms)
+    count_at_the_end(connection, row[2], row[1], now_ms)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
 
@@ -158,6 +185,19 @@ def _write_down(
     if done.withdraw:
         delete(connection, number, now_ms, "the relay: its client was never told that we have it")
         return True
+    return conclude(connection, number, done, now_ms, kept, attempted=attempted)
+
+
+def conclude(
+    connection: sqlite3.Connection,
+    number: int,
+    done: Settlement,
+    now_ms: int,
+    kept: list[int],
+    *,
+    attempted: bool,
+) -> bool:
+    """What becomes of the message once its recipients' states (``kept``) are written; whether its content went."""
     state = _NUMBERS[message_state(STATES[one] for one in kept)]
     if state == DONE:
         # who was told of a failure has the message's headers; where nobody could be, the operator still has it all
@@ -181,7 +221,7 @@ def _is_untold(connection: sqlite3.Connection, number: int) -> bool:
     return bool(connection.execute("SELECT untold FROM message WHERE id = ?", (number,)).fetchone()[0])
 
 
-def _count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
+def count_at_the_end(connection: sqlite3.Connection, lane: int, begun: int | None, now_ms: int) -> None:
     """The server counts a message somewhere between begin and reply: after a restart, the later second is the safe one."""
     if begun is None or begun // 1000 == now_ms // 1000:
         return
@@ -200,27 +240,42 @@ def _settle_recipients(
     connection: sqlite3.Connection, number: int, outcomes: dict[str, Outcome]
 ) -> list[int]:
     """Set the named recipients; the states of all, afterwards (duplicates of an address share one outcome)."""
+    connection.executemany(
+        "UPDATE recipient SET state = ?, code = ?, text = ? WHERE message = ? AND address = ? AND state IN (0, 2, 3)",
+        recipient_changes(number, outcomes),
+    )
+    return states_of(connection, number)
+
+
+def recipient_changes(number: int, outcomes: dict[str, Outcome]) -> list[tuple[int, int, str, int, str]]:
+    """New state, code and text; message and address."""
     changes = []
     for address, outcome in outcomes.items():
         reply = outcome.reply
         words = str(reply) if reply is not None else outcome.reason
         changes.append((_RESULTS[outcome.result], reply.code if reply else 0, words[:500], number, address))
-    connection.executemany(
-        "UPDATE recipient SET state = ?, code = ?, text = ? WHERE message = ? AND address = ? AND state IN (0, 2, 3)",
-        changes,
-    )
+    return changes
+
+
+def states_of(connection: sqlite3.Connection, number: int) -> list[int]:
+    """The states of all recipients of a message."""
     return [row[0] for row in connection.execute("SELECT state FROM recipient WHERE message = ?", (number,))]
 
 
 def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) -> None:
+    lines = trace_of(done) or [(done.event, done.details)]
+    for event, fields in lines:
+        add_event(connection, number, event, fields)
+
+
+def trace_of(done: Settlement) -> list[tuple[str, dict[str, str]]]:
     """One event for the attempt's result, or one for each kind of result when recipients fared differently."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for address, outcome in done.outcomes.items():
         word = "uncertain" if outcome.uncertain else _LAST_WORD[_RESULTS[outcome.result]]
         key = (word, str(outcome.reply or ""), outcome.reason)
         groups.setdefault(key, []).append(address)
-    if not groups:
-        add_event(connection, number, done.event, done.details)
+    lines = []
     for (word, reply, reason), addresses in groups.items():
         fields = dict(done.details)
         fields["recipients"] = ", ".join(addresses[:20]) + (
@@ -230,7 +285,8 @@ def _write_trace(connection: sqlite3.Connection, number: int, done: Settlement) 
             fields["reply"] = reply
         if reason and word != "delivered":
             fields["reason"] = reason
-        add_event(connection, number, word, fields)
+        lines.append((word, fields))
+    return lines
 
 
 def _reschedule(
@@ -322,11 +378,13 @@ def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) ->
 
 def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
     """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute("SELECT id, begun, lane FROM message WHERE state = 1 ORDER BY id").fetchall()
+    rows = connection.execute(
+        "SELECT id, begun, lane FROM message INDEXED BY message_active WHERE state = 1 ORDER BY id"
+    ).fetchall()
     uncertain = [number for number, begun, _ in rows if begun is not None]
     unclaim(connection, [number for number, begun, _ in rows if begun is None])
     for _, begun, lane in rows:
-        _count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
+        count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
     for number in uncertain:
         _recover_uncertain(connection, number, now_ms, hold=hold_uncertain)
     waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()

@@ -10,6 +10,7 @@ _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {
     letter.lower(): value for value, letter in enumerate(_ALPHABET)
 }
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 _EPOCH_MS = 1_704_067_200_000
 """2024-01-01; 41 bits last until 2093."""
 
@@ -32,13 +33,15 @@ class Ids:
         return number
 
 
+def begin(at_ms: int) -> int:
+    """The least number of a time, in milliseconds since 1970."""
+    return max(0, at_ms - _EPOCH_MS) << 22
+
+
 def show(number: int) -> str:
     """The 13 characters of a number."""
-    letters = []
-    for _ in range(13):
-        number, digit = divmod(number, 32)
-        letters.append(_ALPHABET[digit])
-    return "".join(reversed(letters))
+    pairs = [_PAIRS[(number >> shift) & 0x3FF] for shift in range(50, -1, -10)]
+    return _ALPHABET[(number >> 60) & 31] + "".join(pairs)
 
 
 def read(text: str) -> int | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from relay.message import Client, Envelope, Recipient
 from relay.spool import ids
 from relay.spool.contract import NewMessage
-from relay.spool.records import QUEUED, ms, pack_details
+from relay.spool.records import QUEUED, as_json, columns, ms, pack_details
 from relay.spool.writer import plain_error
 
 if TYPE_CHECKING:
@@ -25,21 +25,18 @@ _BUFFER = 256 * 1024
 class SqliteDraft:
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "number", "size")
+    __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "id", "number", "size")
 
     def __init__(self, spool: SqliteSpool, number: int) -> None:
         self._spool = spool
         self.number = number
+        self.id = ids.show(number)
         self._parts: list[bytes] = []
         self._pending = 0
         self._written = 0
         self._file: BinaryIO | None = None
         self._over = False
         self.size = 0
-
-    @property
-    def id(self) -> str:
-        return ids.show(self.number)
 
     async def write(self, data: bytes) -> None:
         self._parts.append(bytes(data))
@@ -76,26 +73,30 @@ class SqliteDraft:
 
     async def commit(self, message: NewMessage) -> None:
         """Runs to its end even when the caller goes away: see the contract."""
-        await asyncio.shield(asyncio.ensure_future(self._commit(message)))
-
-    async def _commit(self, message: NewMessage) -> None:
         if self._over:
             raise plain_error(RuntimeError("this draft was already used"))
         self._over = True
-        body: bytes | None = None
+        if self._file is not None:
+            await asyncio.shield(asyncio.ensure_future(self._commit_file(message)))
+            return
+        body = b"".join(self._parts)
+        self._parts.clear()
+        row = NewRow(self.number, self._spool.now(), message, body, self.size)
+        await asyncio.shield(self._spool.store(row, self.size))
+
+    async def _commit_file(self, message: NewMessage) -> None:
         try:
-            if self._file is None:
-                body = b"".join(self._parts)
-            else:
-                await asyncio.to_thread(self._seal)
-            row = NewRow(self.number, self._spool.now(), message, body, self.size)
-            await self._spool.store(row)
+            await asyncio.to_thread(self._seal)
+        except BaseException as error:
+            self._spool.reserve(-self.size)
+            await self._forget()
+            raise plain_error(error) from error
+        try:
+            row = NewRow(self.number, self._spool.now(), message, None, self.size)
+            await self._spool.store(row, self.size)
         except BaseException as error:
             await self._forget()
             raise plain_error(error) from error
-        finally:
-            self._spool.reserve(-self.size)
-            self._parts.clear()
 
     async def discard(self) -> None:
         if self._over:
@@ -125,62 +126,151 @@ class NewRow:
         self.body = body
         self.body_size = body_size
 
-    def insert(self, connection: sqlite3.Connection) -> None:
-        """All rows of the message, in the running transaction."""
-        message = self.message
-        lane, turn, held = lane_for_insert(connection, message.lane, self.received)
-        turn = take_turn(connection, lane, turn, message.source)
-        size = len(message.header) + self.body_size
-        envelope: Envelope = message.envelope
-        client: Client = message.client
-        connection.execute(
-            "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id,"
-            " subject, pool, details, held_base, direct) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (
-                self.number, self.received, lane, QUEUED, turn, size, envelope.sender, client.address,
-                message.source, message.message_id, message.subject,
-                json.dumps(message.pool) if message.pool else None, pack_details(message), held,
-                message.direct,
-            ),
-        )  # fmt: skip
-        connection.execute(
-            "INSERT INTO content VALUES (?,?,?,?,?)",
-            (self.number, size, message.header, self.body, self.body_size),
+    @property
+    def size(self) -> int:
+        """Octets of header and body."""
+        return len(self.message.header) + self.body_size
+
+
+def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]:
+    """All rows of new messages, in the running transaction: a few statements, however many messages.
+
+    Texts travel as one JSON value and contents as one blob, cut apart again by SQLite; a text that is no valid Unicode
+    raises UnicodeEncodeError, as it would when bound by itself.
+    """
+    turns = Turns(connection)
+    messages = [_message_values(row, *turns.take(row)) for row in rows]
+    turns.keep()
+    connection.execute(_INSERT_MESSAGES, (as_json(messages),))
+    for some in _portions(rows):
+        _insert_contents(connection, some)
+    people = [
+        (row.number, n, one.address, one.notify, one.orcpt)
+        for row in rows
+        for n, one in enumerate(row.message.envelope.recipients)
+    ]
+    connection.execute(_INSERT_RECIPIENTS, (as_json(people),))
+    return [None] * len(rows)
+
+
+_PORTION = 4 * 1024 * 1024
+"""Octets of content bound to one statement: bounds the copy that this makes."""
+
+_INSERT_MESSAGES = (
+    "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id, subject, pool,"
+    f" details, held_base, direct) SELECT {columns(15)} FROM json_each(?)"
+)
+_INSERT_RECIPIENTS = f"INSERT INTO recipient (message, n, address, notify, orcpt, state) SELECT {columns(5)}, 0 FROM json_each(?)"
+_INSERT_CONTENTS = (
+    "INSERT INTO content (message, size, header, body, body_size) SELECT json_extract(value, '$[0]'),"
+    " json_extract(value, '$[1]'), substr(?2, json_extract(value, '$[2]'), json_extract(value, '$[3]')),"
+    " substr(?2, json_extract(value, '$[4]'), json_extract(value, '$[5]')), json_extract(value, '$[6]')"
+    " FROM json_each(?1)"
+)
+
+
+def _message_values(row: NewRow, lane: int, turn: int, held: int) -> tuple[Any, ...]:
+    message = row.message
+    return (
+        row.number, row.received, lane, QUEUED, turn, row.size, message.envelope.sender, message.client.address,
+        message.source, message.message_id, message.subject, json.dumps(message.pool) if message.pool else None,
+        pack_details(message), held, int(message.direct),
+    )  # fmt: skip
+
+
+def _portions(rows: list[NewRow]) -> Iterator[list[NewRow]]:
+    some: list[NewRow] = []
+    octets = 0
+    for row in rows:
+        octets += len(row.message.header) + len(row.body or b"")
+        if some and octets > _PORTION:
+            yield some
+            some, octets = [], len(row.message.header) + len(row.body or b"")
+        some.append(row)
+    yield some
+
+
+def _insert_contents(connection: sqlite3.Connection, rows: list[NewRow]) -> None:
+    """``substr`` counts from 1; a body that is a file is NULL, as is the part cut out at NULL."""
+    cuts: list[tuple[int | None, ...]] = []
+    pieces: list[bytes] = []
+    at = 1
+    for row in rows:
+        header, body = row.message.header, row.body
+        start = at + len(header)
+        place = (None, None) if body is None else (start, len(body))
+        cuts.append((row.number, row.size, at, len(header), *place, row.body_size))
+        pieces += [header] if body is None else [header, body]
+        at = start + len(body or b"")
+    connection.execute(_INSERT_CONTENTS, (as_json(cuts), b"".join(pieces)))
+
+
+class Turns:
+    """Lanes and turns for messages that are stored together: each source of a lane is looked up once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._last: dict[tuple[str, str], tuple[int, int, int, int | None]] = {}
+
+    def take(self, row: NewRow) -> tuple[int, int, int]:
+        """Lane, turn and the lane's held time for a new message."""
+        key = row.message.lane, row.message.source
+        last = self._last.get(key)
+        if last is None:
+            lane, turn, held_ms, held_since = self._first(*key, row.received)
+        else:
+            lane, turn, held_ms, held_since = last[0], last[1] + 1, last[2], last[3]
+        self._last[key] = lane, turn, held_ms, held_since
+        return lane, turn, held_ms + (0 if held_since is None else row.received - held_since)
+
+    def _first(self, name: str, source: str, now_ms: int) -> tuple[int, int, int, int | None]:
+        found = self._connection.execute(_LANE_AND_SOURCE, (source, name)).fetchone()
+        if found is None:
+            return find_lane(self._connection, name, now_ms)
+        lane, present, held_ms, held_since, last = found
+        return lane, present if last is None else max(present, last + 1), held_ms, held_since
+
+    def keep(self) -> None:
+        """Write down the last turn of each source."""
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO source VALUES (?,?,?)",
+            [(found[0], source, found[1]) for (_, source), found in self._last.items()],
         )
-        insert_recipients(connection, self.number, envelope.recipients)
 
 
-def insert_recipients(connection: sqlite3.Connection, number: int, recipients: tuple[Recipient, ...]) -> None:
-    """The recipients of a new message, in the order of their RCPT commands."""
-    connection.executemany(
-        "INSERT INTO recipient (message, n, address, notify, orcpt, state) VALUES (?,?,?,?,?,0)",
-        [(number, n, one.address, one.notify, one.orcpt) for n, one in enumerate(recipients)],
-    )
+_LANE_AND_SOURCE = (
+    "SELECT l.id, l.turn, l.held_ms, l.held_since, s.turn FROM lane l"
+    " LEFT JOIN source s ON s.lane = l.id AND s.name = ? WHERE l.name = ?"
+)
 
 
 def lane_for_insert(connection: sqlite3.Connection, name: str, now_ms: int) -> tuple[int, int, int]:
     """Id, present turn and held time (ms, up to now) of a lane, which is made when it is new."""
+    number, turn, held_ms, held_since = find_lane(connection, name, now_ms)
+    return number, turn, held_ms + (0 if held_since is None else now_ms - held_since)
+
+
+def find_lane(connection: sqlite3.Connection, name: str, now_ms: int) -> tuple[int, int, int, int | None]:
+    """Id, present turn, and how long (ms) and since when it is held, of a lane, which is made when it is new."""
     row = connection.execute(
         "SELECT id, turn, held_ms, held_since FROM lane WHERE name = ?", (name,)
     ).fetchone()
-    if row is None:
-        since = connection.execute(
-            "SELECT min(since) FROM hold WHERE (scope = 'lane' AND key = ?1)"
-            " OR (scope = 'upstream' AND substr(?1, 1, length(key) + 1) = key || '/')",
-            (name,),
-        ).fetchone()[0]
-        cursor = connection.execute(
-            "INSERT INTO lane (name, held_since) VALUES (?, ?)", (name, since and now_ms)
-        )
-        assert cursor.lastrowid is not None
-        return cursor.lastrowid, 0, 0
-    number, turn, held_ms, held_since = row
-    return number, turn, held_ms + (0 if held_since is None else now_ms - held_since)
+    if row is not None:
+        number, turn, held_ms, held_since = row
+        return number, turn, held_ms, held_since
+    since = connection.execute(
+        "SELECT min(since) FROM hold WHERE (scope = 'lane' AND key = ?1)"
+        " OR (scope = 'upstream' AND substr(?1, 1, length(key) + 1) = key || '/')",
+        (name,),
+    ).fetchone()[0]
+    cursor = connection.execute("INSERT INTO lane (name, held_since) VALUES (?, ?)", (name, since and now_ms))
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid, 0, 0, since and now_ms
 
 
 def take_turn(connection: sqlite3.Connection, lane: int, present: int, source: str) -> int:
     """The turn of a source's new message: after its last one, but not before the lane's present turn."""
     row = connection.execute("SELECT turn FROM source WHERE lane = ? AND name = ?", (lane, source)).fetchone()
-    turn = present if row is None else max(present, row[0] + 1)
+    turn = present if row is None else max(present, int(row[0]) + 1)
     connection.execute("INSERT OR REPLACE INTO source VALUES (?,?,?)", (lane, source, turn))
-    return int(turn)
+    return turn

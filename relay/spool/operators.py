@@ -29,13 +29,18 @@ from relay.spool.records import (
 )
 from relay.spool.states import State
 
+Condition = tuple[str, list[Any]]
+"""SQL that begins with ``AND``, or is empty; and its parameters."""
 STEP = 500
 """Messages changed in one transaction, so that an operator with a large filter never keeps delivery waiting."""
 
 
-def find(connection: sqlite3.Connection, wanted: Filter, limit: int, after: int) -> list[MessageView]:
-    """Messages of a filter, oldest first."""
+def find(
+    connection: sqlite3.Connection, wanted: Filter, limit: int, after: int, *, also: Condition = ("", [])
+) -> list[MessageView]:
+    """Messages of a filter, oldest first; ``also``: a further condition on ``m``."""
     condition, values = where(wanted)
+    condition, values = condition + also[0], [*values, *also[1]]
     rows = connection.execute(
         "SELECT m.id, m.received, m.state, m.client, m.sender, l.name, m.message_id, m.subject, m.size, m.attempts,"
         " m.due, m.reason, m.remedy, m.details, l.held_since IS NOT NULL"
@@ -275,21 +280,27 @@ def operate_step(
 _TRACED = (
     "(m.message_id LIKE ?1 ESCAPE '!' OR m.sender LIKE ?1 ESCAPE '!'"
     f" OR {FROM_MATCHES.format(value='?1')}"
-    " OR m.id IN (SELECT message FROM recipient WHERE address LIKE ?1 ESCAPE '!'))"
+    " OR m.id IN (SELECT message FROM recipient WHERE address LIKE ?1 ESCAPE '!'"
+    " AND message BETWEEN ?2 AND ?3))"
 )
+EVERYTHING = (0, (1 << 63) - 1)
+"""All numbers that a message may have."""
 
 
-def trace(connection: sqlite3.Connection, text: str, limit: int) -> list[Trace]:
-    """Messages by id, Message-ID, sender, From or recipient, newest first.
+def trace(
+    connection: sqlite3.Connection, text: str, limit: int, within: tuple[int, int] = EVERYTHING
+) -> list[Trace]:
+    """Messages by id, Message-ID, sender, From or recipient, newest first; ``within``: least and greatest number.
 
-    A scan, since nobody waits for it but a person. ``<>`` means the null sender.
+    A scan of those. ``<>`` means the null sender.
     """
     number, bare = ids.read(text.strip()), text.strip().strip("<> ")
-    values: list[Any] = [number] if number is not None else [like(bare)] if bare else []
-    condition = "m.id = ?" if number is not None else _TRACED if bare else "m.sender = ''"
+    meant = "m.id = ?1" if number is not None else _TRACED if bare else "m.sender = ?1"
+    values: list[Any] = [number if number is not None else like(bare) if bare else "", *within]
+    condition = f"m.id BETWEEN ?2 AND ?3 AND {meant}"
     rows = connection.execute(
         "SELECT m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject,"
-        f" {HELD_LANE} FROM message m JOIN lane l ON l.id = m.lane WHERE {condition} ORDER BY m.id DESC LIMIT ?",
+        f" {HELD_LANE} FROM message m JOIN lane l ON l.id = m.lane WHERE {condition} ORDER BY m.id DESC LIMIT ?4",
         [*values, limit],
     ).fetchall()
     people = _recipients(connection, [row[0] for row in rows])

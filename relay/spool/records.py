@@ -38,6 +38,16 @@ def ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
+def as_json(value: Any) -> str:
+    """Rows for a statement that reads them with ``json_each``."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def columns(count: int) -> str:
+    """The elements of each array of a ``json_each``, as a list of columns."""
+    return ", ".join(f"json_extract(value, '$[{n}]')" for n in range(count))
+
+
 def pack_details(message: NewMessage) -> str:
     """What no query asks for, as one JSON text."""
     client, envelope = message.client, message.envelope
@@ -108,11 +118,14 @@ _event_times = Microseconds()
 
 
 def add_event(connection: sqlite3.Connection, message: int, event: str, fields: dict[str, str]) -> None:
-    """One line of a message's trace."""
-    connection.execute(
-        "INSERT INTO event VALUES (?, ?, ?, ?)",
-        (message, _event_times.next(), event, json.dumps(fields, separators=(",", ":"))),
-    )
+    """One line of a trace."""
+    connection.execute("INSERT INTO event (message, at, event, fields) VALUES (?, ?, ?, ?)",
+                       event_row(message, event, fields))  # fmt: skip
+
+
+def event_row(message: int, event: str, fields: dict[str, str]) -> tuple[int, int, str, str]:
+    """The columns of one line of a trace."""
+    return message, _event_times.next(), event, json.dumps(fields, separators=(",", ":"))
 
 
 def like(text: str) -> str:
@@ -191,9 +204,11 @@ def where(wanted: Filter) -> tuple[str, list[Any]]:
         add("m.received < ?", ms(wanted.older_than))
     if wanted.reason is not None:
         add(
-            "(m.reason LIKE ? ESCAPE '!' OR (m.state IN (0, 2) AND EXISTS (SELECT 1 FROM hold h"
-            " WHERE h.reason LIKE ? ESCAPE '!' AND ((h.scope = 'lane' AND h.key = l.name) OR"
-            " (h.scope = 'upstream' AND substr(l.name, 1, length(h.key) + 1) = h.key || '/')))))",
+            # the lanes of such holds are looked for once, not for each message
+            "(m.reason LIKE ? ESCAPE '!' OR (m.state IN (0, 2) AND m.lane IN (SELECT k.id FROM lane k JOIN hold h"
+            " ON (h.scope = 'lane' AND h.key = k.name) OR"
+            " (h.scope = 'upstream' AND substr(k.name, 1, length(h.key) + 1) = h.key || '/')"
+            " WHERE h.reason LIKE ? ESCAPE '!')))",
             like(wanted.reason),
             like(wanted.reason),
         )

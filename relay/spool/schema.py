@@ -11,6 +11,9 @@ from typing import IO
 
 from relay.errors import SpoolBusy, SpoolError, SpoolVersion
 
+_LOG_PAGES = 32_000
+"""Pages of the write-ahead log (4 kB each) at which a commit itself moves them into the database: only when
+`SqliteSpool` could not keep it far below that beside the writer."""
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -27,7 +30,7 @@ def connect(path: Path, *, busy_seconds: float = 15.0) -> sqlite3.Connection:
     connection.execute("PRAGMA recursive_triggers = OFF")
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -8000")
-    connection.execute("PRAGMA wal_autocheckpoint = 4000")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES:d}")
     connection.execute("PRAGMA journal_size_limit = 67108864")
     return connection
 

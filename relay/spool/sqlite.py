@@ -12,7 +12,6 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +19,7 @@ from relay.clock import Clock, SystemClock
 from relay.errors import SpoolError
 from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
-from relay.spool import delivery, holding, ids, operators, upkeep
+from relay.spool import delivery, holding, ids, operators, search, upkeep
 from relay.spool.bodies import BodyFiles, FileBody
 from relay.spool.contract import (
     Changed,
@@ -29,6 +28,7 @@ from relay.spool.contract import (
     Hold,
     LaneSummary,
     MessageView,
+    Part,
     Recovered,
     Settlement,
     SpoolStats,
@@ -36,9 +36,21 @@ from relay.spool.contract import (
     Usage,
     Wake,
 )
-from relay.spool.intake import NewRow, SqliteDraft
+from relay.spool.desk import Desk
+from relay.spool.intake import NewRow, SqliteDraft, insert_all
+from relay.spool.reading import (
+    is_filed,
+    known,
+    last_id_and_bytes,
+    open_and_bytes,
+    prefetch,
+    stored_bytes,
+    summaries,
+    usage_of,
+)
 from relay.spool.records import ms
 from relay.spool.schema import OwnerLock, connect, migrate, prepare_folder
+from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 from relay.spool.writer import Writer, plain_error
 
 T = TypeVar("T")
@@ -46,8 +58,6 @@ WriteDown = Callable[[sqlite3.Connection, Settlement, int], bool | None]
 
 _RESERVE = 16 * 1024 * 1024
 """Octets of disk that new mail must leave free, so that outcomes can still be written down."""
-_PREFETCH = 4 * 1024 * 1024
-"""Octets of small contents read along with a claim."""
 
 
 def path_of(url: str) -> Path:
@@ -65,13 +75,16 @@ class SqliteSpool:
         self._clock = clock or SystemClock()
         self._path = path_of(settings.url)
         self._writer = Writer(lambda: connect(self._path))
-        self._readers: ThreadPoolExecutor | None = None
-        self._read_connection: sqlite3.Connection | None = None
+        self._readers: Desk | None = None
+        self._upkeep: Desk | None = None
+        self._unwritten = 0
+        self._checkpointing: asyncio.Task[None] | None = None
         self._lock: OwnerLock | None = None
         self._ids = ids.Ids()
         self._wakes: list[Wake] = []
         self._arriving = 0
         self._stored = 0
+        """Octets of content: counted along here, and read anew with each upkeep and each change that is not counted."""
         self._free = (0.0, 0)
         self._prefetched: dict[str, Content] = {}
         self._nowhere: tempfile.TemporaryDirectory[str] | None = None
@@ -97,8 +110,9 @@ class SqliteSpool:
         except BaseException as error:
             self._unlock()
             raise plain_error(error) from error
-        self._readers = ThreadPoolExecutor(1, thread_name_prefix="spool-reader")
-        last, self._stored = await self._read(_last_id_and_bytes)
+        self._readers = Desk("spool-reader", lambda: connect(self._path))
+        self._upkeep = Desk("spool-upkeep", lambda: connect(self._path))
+        last, self._stored = await self._read(last_id_and_bytes)
         self._ids = ids.Ids(last)
         self._first_id = self._ids.next(self.now())
 
@@ -110,13 +124,13 @@ class SqliteSpool:
             connection.close()
 
     async def close(self) -> None:
+        if self._checkpointing is not None:
+            await self._checkpointing
         await self._writer.stop()
-        if self._readers is not None:
-            readers, self._readers = self._readers, None
-            await asyncio.to_thread(readers.shutdown)
-        if self._read_connection is not None:
-            self._read_connection.close()
-            self._read_connection = None
+        desks, self._readers, self._upkeep = (self._readers, self._upkeep), None, None
+        for desk in desks:
+            if desk is not None:
+                await desk.close()
         self._unlock()
         if self._nowhere is not None:
             self._nowhere.cleanup()
@@ -137,14 +151,9 @@ class SqliteSpool:
         if self._readers is None:
             raise SpoolError("the spool is closed")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read_now, read)
+            return await self._readers.run(read)
         except (sqlite3.Error, OSError) as error:
             raise plain_error(error) from error
-
-    def _read_now(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        if self._read_connection is None:
-            self._read_connection = connect(self._path)
-        return read(self._read_connection)
 
     # accepting
 
@@ -166,15 +175,25 @@ class SqliteSpool:
             self._free = (time.monotonic(), free)
         return free
 
-    async def store(self, row: NewRow) -> None:
-        """Write an acceptance and wake its lane."""
+    def store(self, row: NewRow, reserved: int) -> asyncio.Future[None]:
+        """Write an acceptance, free what was reserved for it, and wake its lane: also when nobody waits any more.
 
-        def change(connection: sqlite3.Connection) -> int:
-            row.insert(connection)
-            return _bytes(connection)
+        Raises SpoolError when the spool is closed; the future fails with SpoolFull or SpoolError.
+        """
+        try:
+            future = self._writer.submit_one_of(insert_all, row)
+        except SpoolError:
+            self.reserve(-reserved)
+            raise
+        future.add_done_callback(lambda done: self._stored_one(row, reserved, done))
+        return future
 
-        self._stored = await self._writer.run(change)
-        self._wake(row.message.lane)
+    def _stored_one(self, row: NewRow, reserved: int, done: asyncio.Future[None]) -> None:
+        self.reserve(-reserved)
+        if not done.cancelled() and done.exception() is None:
+            self._stored += row.size
+            self._grown(row.size)
+            self._wake(row.message.lane)
 
     def _wake(self, *lanes: str) -> None:
         for wake in self._wakes:
@@ -188,16 +207,16 @@ class SqliteSpool:
         return await self._writer.run(lambda c: delivery.recover(c, now, hold_uncertain=hold))
 
     async def lanes(self) -> list[LaneSummary]:
-        return await self._read(lambda c: _summaries(c, None))
+        return await self._read(lambda c: summaries(c, None))
 
     async def lane(self, name: str) -> LaneSummary:
-        found = await self._read(lambda c: _summaries(c, name))
+        found = await self._read(lambda c: summaries(c, name))
         return found[0] if found else LaneSummary(name, 0, 0, 0, 0, None, None)
 
     async def claim(self, lane: str, limit: int, now: float) -> list[Claim]:
         def change(connection: sqlite3.Connection) -> tuple[list[Claim], dict[str, Content]]:
             claims = delivery.claim(connection, lane, limit, ms(now))
-            return claims, _prefetch(connection, claims)
+            return claims, prefetch(connection, claims)
 
         claims, contents = await self._writer.run(change)
         self._prefetched.update(contents)
@@ -213,10 +232,22 @@ class SqliteSpool:
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
         number, done = _number(claim_id), dict(sent or {})
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        if done:
+            await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        else:
+            await self._writer.run_one_of(begin_all, Beginning(number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
-        await self._write_down(delivery.settle, settlement, now)
+        if not is_plain(settlement):
+            await self._write_down(delivery.settle, settlement, now)
+            return
+        number = _number(settlement.id)
+        self._prefetched.pop(settlement.id, None)
+        filed, octets = await self._writer.run_one_of(settle_plain, Ending(number, ms(now), settlement))
+        self._stored -= octets
+        self._grown(0)
+        if filed:
+            await asyncio.to_thread(self.bodies.remove, number)
 
     async def decide(self, settlement: Settlement, now: float) -> bool:
         return await self._write_down(delivery.decide, settlement, now) is not None
@@ -229,12 +260,11 @@ class SqliteSpool:
         ]
 
         def change(connection: sqlite3.Connection) -> tuple[bool | None, bool, int]:
-            filed = _is_filed(connection, number)
+            filed = is_filed(connection, number)
             gone = write(connection, settlement, ms(now))
-            if gone is not None:
-                for row in rows:
-                    row.insert(connection)
-            return gone, filed, _bytes(connection)
+            if gone is not None and rows:
+                insert_all(connection, rows)
+            return gone, filed, stored_bytes(connection)
 
         self._prefetched.pop(settlement.id, None)
         gone, filed, self._stored = await self._writer.run(change)
@@ -273,7 +303,7 @@ class SqliteSpool:
         return FileBody(self.bodies.path(number), size)
 
     async def usage(self, lane: str, now: float) -> Usage:
-        return await self._read(lambda c: _usage(c, lane, now))
+        return await self._read(lambda c: usage_of(c, lane, now))
 
     async def reassign(self, lane: str, to: str, limit: int) -> int:
         now = ms(self.now())
@@ -311,6 +341,11 @@ class SqliteSpool:
         start = ids.read(after) or 0 if after else 0
         return await self._read(lambda c: operators.find(c, wanted, limit, start))
 
+    async def find_within(
+        self, wanted: Filter, *, seconds: float, limit: int = 1000, after: str | None = None
+    ) -> Part[MessageView]:
+        return await search.find_within(self._read, wanted, limit, after, seconds)
+
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
         matched = changed = start = 0
         found: int | None = None
@@ -335,9 +370,9 @@ class SqliteSpool:
         self, verb: str, rows: list[tuple[int, int]], now: float
     ) -> tuple[list[int], set[str]]:
         def change(connection: sqlite3.Connection) -> tuple[list[int], set[str], list[int], int]:
-            filed = [number for number, _ in rows if _is_filed(connection, number)]
+            filed = [number for number, _ in rows if is_filed(connection, number)]
             changed, lanes = operators.operate_step(connection, verb, rows, ms(now))
-            return changed, lanes, filed, _bytes(connection)
+            return changed, lanes, filed, stored_bytes(connection)
 
         changed, lanes, filed, self._stored = await self._writer.run(change)
         if verb == "delete":
@@ -360,8 +395,13 @@ class SqliteSpool:
     async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:
         return await self._read(lambda c: operators.trace(c, text, limit))
 
+    async def trace_within(
+        self, text: str, *, seconds: float, limit: int = 100, before: str | None = None
+    ) -> Part[Trace]:
+        return await search.trace_within(self._read, text, limit, before, seconds)
+
     async def stats(self) -> SpoolStats:
-        messages, size = await self._read(_open_and_bytes)
+        messages, size = await self._read(open_and_bytes)
         free = min(self._disk_free() - _RESERVE, self._settings.max_size - size)
         return SpoolStats(self._settings.url, messages, size, max(0, free))
 
@@ -406,19 +446,49 @@ class SqliteSpool:
     async def tend(self, now: float) -> float:
         if not self._swept:
             self._swept = True
-            await self._read(lambda c: self.bodies.sweep(self._first_id, lambda n: _known(c, n)))
-
-        def change(connection: sqlite3.Connection) -> tuple[int, list[int], int]:
-            gone, filed = upkeep.forget_finished(connection, ms(now - self._settings.history))
-            gone += upkeep.forget_turns(connection)
-            upkeep.forget_usage(connection, now)
-            return gone, filed, _bytes(connection)
-
-        gone, filed, self._stored = await self._writer.run(change)
+            await self._apart(lambda c: self.bodies.sweep(self._first_id, lambda n: known(c, n)))
+        spent = await self._apart(lambda c: upkeep.spent(c, now))
+        before = ms(now - self._settings.history)
+        gone, filed, self._stored = await self._writer.run(lambda c: upkeep.forget(c, before, spent))
         for number in filed:
             await asyncio.to_thread(self.bodies.remove, number)
-        left = await self._read(_checkpoint_and_shrink)
+        left = await self._apart(upkeep.shrink)
+        await self._checkpoint()
         return 0.05 if gone or left else 30.0
+
+    async def _apart(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """On upkeep's own connection and thread: neither the writer nor readers wait for it."""
+        if self._upkeep is None:
+            raise SpoolError("the spool is closed")
+        try:
+            return await self._upkeep.run(work)
+        except (sqlite3.Error, OSError) as error:
+            raise plain_error(error) from error
+
+    def _grown(self, octets: int) -> None:
+        """The write-ahead log has grown by a change and so much content."""
+        self._unwritten += octets + upkeep.OCTETS_A_CHANGE
+        if self._unwritten > upkeep.CHECKPOINT_AFTER and (
+            self._checkpointing is None or self._checkpointing.done()
+        ):
+            self._unwritten = 0
+            self._checkpointing = asyncio.ensure_future(self._checkpoint_quietly())
+
+    async def _checkpoint_quietly(self) -> None:
+        try:
+            await self._checkpoint()
+        except SpoolError:  # closing; or the disk is in trouble, which the next change will say
+            return
+
+    async def _checkpoint(self) -> None:
+        """Most of the log goes to the database beside the writer; what came meanwhile is little, and then it starts anew.
+
+        The writer's share is one short pause. SQLite itself would do all of it in the middle of a commit.
+        """
+        for _ in range(upkeep.MOST_PASSES):
+            if await self._apart(upkeep.checkpoint) <= upkeep.LITTLE:
+                await self._writer.run_between(upkeep.checkpoint)
+                return
 
     async def raw(self, message_id: str) -> AsyncIterator[bytes]:
         content = await self.content(message_id)
@@ -438,87 +508,6 @@ def _names_lane(wanted: str, name: str) -> bool:
     return wanted == name or name.rpartition("/")[2] == wanted.lower()
 
 
-def _bytes(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("SELECT bytes FROM total").fetchone()[0])
-
-
-def _last_id_and_bytes(connection: sqlite3.Connection) -> tuple[int, int]:
-    last = connection.execute("SELECT max(id) FROM message").fetchone()[0]
-    return int(last or 0), _bytes(connection)
-
-
-def _open_and_bytes(connection: sqlite3.Connection) -> tuple[int, int]:
-    count = connection.execute("SELECT sum(queued + active + deferred + held) FROM lane").fetchone()[0]
-    return int(count or 0), _bytes(connection)
-
-
-def _is_filed(connection: sqlite3.Connection, number: int) -> bool:
-    row = connection.execute("SELECT body IS NULL FROM content WHERE message = ?", (number,)).fetchone()
-    return bool(row and row[0])
-
-
-def _known(connection: sqlite3.Connection, numbers: list[int]) -> set[int]:
-    known: set[int] = set()
-    for number in numbers:
-        if connection.execute("SELECT 1 FROM content WHERE message = ?", (number,)).fetchone():
-            known.add(number)
-    return known
-
-
-def _prefetch(connection: sqlite3.Connection, claims: list[Claim]) -> dict[str, Content]:
-    """Small contents of a claim, read while the writer is at these pages anyway."""
-    found: dict[str, Content] = {}
-    size = 0
-    for claim in claims:
-        size += claim.size
-        if size > _PREFETCH:
-            break
-        row = connection.execute(
-            "SELECT header, body FROM content WHERE message = ?", (_number(claim.id),)
-        ).fetchone()
-        if row is not None and row[1] is not None:
-            found[claim.id] = Content(row[0], BytesBody(row[1]))
-    return found
-
-
-def _summaries(connection: sqlite3.Connection, name: str | None) -> list[LaneSummary]:
-    condition, values = (
-        ("l.name = ?", (name,)) if name is not None else ("queued + active + deferred + held > 0", ())
-    )
-    rows = connection.execute(
-        "SELECT l.name, queued, active, deferred, held,"
-        " (SELECT min(received) FROM message m WHERE m.lane = l.id AND m.state < 4),"
-        " (SELECT min(due) FROM message m WHERE m.lane = l.id AND m.state = 2)"
-        f" FROM lane l WHERE {condition} ORDER BY l.name",
-        values,
-    ).fetchall()
-    return [
-        LaneSummary(lane, queued, active, deferred, held, _seconds(oldest), _seconds(due))
-        for lane, queued, active, deferred, held, oldest, due in rows
-    ]
-
-
-def _seconds(value: int | None) -> float | None:
-    return None if value is None else value / 1000
-
-
-def _usage(connection: sqlite3.Connection, lane: str, now: float) -> Usage:
-    row = connection.execute("SELECT id FROM lane WHERE name = ?", (lane,)).fetchone()
-    if row is None:
-        return Usage((), ())
-    stamps: list[float] = []
-    for at, messages in connection.execute(
-        "SELECT at, messages FROM usage WHERE lane = ? AND span = 1 AND at > ? ORDER BY at",
-        (row[0], int(now) - 62),
-    ):
-        stamps += [at + 1.0] * max(0, messages)  # the end of its second: never earlier than it was
-    day = connection.execute(
-        "SELECT at, recipients FROM usage WHERE lane = ? AND span = 60 AND at > ? ORDER BY at",
-        (row[0], int(now) - 86_460),
-    ).fetchall()
-    return Usage(tuple(stamps), tuple((float(at), count) for at, count in day))
-
-
 def _move_all(connection: sqlite3.Connection, moves: list[tuple[Claim, str | None]], now_ms: int) -> int:
     moved = 0
     for claim, lane in moves:
@@ -528,11 +517,3 @@ def _move_all(connection: sqlite3.Connection, moves: list[tuple[Claim, str | Non
             delivery.move(connection, number, lane, now_ms)
             moved += 1
     return moved
-
-
-def _checkpoint_and_shrink(connection: sqlite3.Connection) -> int:
-    """On the reader's connection: moves the log into the database without the writer. Free pages left to give back."""
-    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    if connection.execute("PRAGMA freelist_count").fetchone()[0] < 2048:
-        return 0
-    return upkeep.shrink(connection)

@@ -2,7 +2,11 @@
 
 While a commit waits for the disk, further changes gather; the next transaction takes them all. So the
 cost of durability is shared by whoever is waiting, and a lone caller waits for one commit only.
-A change that fails is rolled back alone (savepoint); the others of its transaction go on.
+When a change fails, all are made again with a savepoint around each: it fails alone, and the others go on.
+
+The three changes that every message needs (store, begin, settle) come in kinds: all of one kind in a transaction are
+written by the same few statements. Each statement gives up Python's lock and has to win it back from a busy event loop,
+so a dozen statements for each message cost more in waiting than SQLite costs in work.
 """
 
 from __future__ import annotations
@@ -15,23 +19,37 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from relay import events
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 
 T = TypeVar("T")
+P = TypeVar("P")
 Change = Callable[[sqlite3.Connection], T]
+Kind = Callable[[sqlite3.Connection, list[P]], list[T]]
+"""Makes the same change for many at once; one result each, in order. When it raises, each is tried by itself."""
 
 _MOST_PER_COMMIT = 512
 """Bounds how long one transaction keeps the others waiting (about 50 ms of small changes)."""
 
+_COMPANY = 4
+"""Changes in a transaction that show that many wait for each commit, not one."""
+_GATHER = 0.002
+"""Seconds given to others to join a transaction then: about what the disk takes. A transaction costs two dozen hand-overs
+of Python's lock whatever is in it, so under load larger ones leave the event loop in peace; a lone caller never waits."""
+
 
 @dataclass(slots=True)
 class _Waiting:
-    change: Change[Any]
+    change: Change[Any] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    kind: Kind[Any, Any] | None = None
+    value: Any = None
+    outside: bool = False
+    """Runs after the commit, outside any transaction."""
     result: Any = None
     error: BaseException | None = None
 
@@ -63,6 +81,8 @@ class Writer:
         self._connect = connect
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._busy = False
+        """The last transaction was shared by several: it pays to wait a moment for more."""
         self.commits = 0
         self.changes = 0
 
@@ -83,18 +103,33 @@ class Writer:
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
 
-    def submit(self, change: Change[T]) -> asyncio.Future[T]:
+    def submit(self, change: Change[T], *, outside: bool = False) -> asyncio.Future[T]:
         """Queue a change; the future resolves after the commit that holds it is on disk."""
+        return self._put(change, outside=outside)
+
+    def submit_one_of(self, kind: Kind[P, T], value: P) -> asyncio.Future[T]:
+        """Queue a change that is made together with others of its kind (the same function)."""
+        return self._put(None, kind=kind, value=value)
+
+    def _put(self, change: Change[Any] | None, **more: Any) -> asyncio.Future[Any]:
         if self._thread is None:
             raise SpoolError("the spool is closed")
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._queue.put(_Waiting(change, loop, future))
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.put(_Waiting(change, loop, future, **more))
         return future
 
     async def run(self, change: Change[T]) -> T:
         """Queue a change and wait; cancelling the caller does not undo it."""
         return await asyncio.shield(self.submit(change))
+
+    async def run_one_of(self, kind: Kind[P, T], value: P) -> T:
+        """The same for a change with others of its kind."""
+        return await asyncio.shield(self.submit_one_of(kind, value))
+
+    async def run_between(self, change: Change[T]) -> T:
+        """Run something between two transactions, on the writer's connection."""
+        return await asyncio.shield(self.submit(change, outside=True))
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
@@ -112,6 +147,8 @@ class Writer:
     def _turn(self, connection: sqlite3.Connection) -> bool:
         batch: list[_Waiting] = []
         item = self._queue.get()
+        if self._busy:
+            time.sleep(_GATHER)
         going = item is not None
         while item is not None:
             batch.append(item)
@@ -122,37 +159,84 @@ class Writer:
             except queue.Empty:
                 break
             going = item is not None
+        self._busy = len(batch) >= _COMPANY
         if batch:
             self._transact(connection, batch)
         return going
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+        inside = [waiting for waiting in batch if not waiting.outside]
+        if inside and not self._committed(connection, inside, apart=False):
+            self._committed(connection, inside, apart=True)
+        for waiting in batch:
+            if waiting.outside:
+                _alone(connection, waiting)
+        _answer(batch)
+
+    def _committed(self, connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> bool:
+        """All in one transaction; ``apart``: a change that fails fails alone, which costs savepoints. False: try that."""
         began = time.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for waiting in batch:
-                self._apply(connection, waiting)
+            _apply_all(connection, batch, apart=apart)
             connection.execute("COMMIT")
-            self.commits += 1
-            self.changes += len(batch)
-            events.took("commit", time.monotonic() - began)
         except BaseException as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+            if not apart:
+                return False
             for waiting in batch:
                 waiting.error = waiting.error or error
-        _answer(batch)
+        else:
+            self.commits += 1
+            self.changes += len(batch)
+            events.took("commit", time.monotonic() - began)
+        return True
 
-    def _apply(self, connection: sqlite3.Connection, waiting: _Waiting) -> None:
-        connection.execute("SAVEPOINT one")
-        try:
+
+def _apply_all(connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> None:
+    kinds: dict[Kind[Any, Any], list[_Waiting]] = {}
+    for waiting in batch:
+        if waiting.kind is not None:
+            kinds.setdefault(waiting.kind, []).append(waiting)
+    for kind, group in kinds.items():
+        if apart:
+            for waiting in group:
+                _apply_apart(connection, waiting, partial(_one_of, kind, waiting.value))
+            continue
+        results = kind(connection, [waiting.value for waiting in group])
+        for waiting, result in zip(group, results, strict=True):
+            waiting.result = result
+    for waiting in batch:
+        if waiting.change is not None and apart:
+            _apply_apart(connection, waiting, waiting.change)
+        elif waiting.change is not None:
             waiting.result = waiting.change(connection)
-        except Exception as error:
-            waiting.error = error
-            if not connection.in_transaction:  # SQLite itself rolled back, as it does when the disk is full
-                raise
-            connection.execute("ROLLBACK TO one")
-        connection.execute("RELEASE one")
+
+
+def _one_of(kind: Kind[P, T], value: P, connection: sqlite3.Connection) -> T:
+    return kind(connection, [value])[0]
+
+
+def _apply_apart(connection: sqlite3.Connection, waiting: _Waiting, change: Change[Any]) -> None:
+    """Under a savepoint. Raises only when SQLite itself rolled back, as it does when the disk is full."""
+    connection.execute("SAVEPOINT one")
+    try:
+        waiting.result = change(connection)
+    except Exception as error:
+        waiting.error = error
+        if not connection.in_transaction:
+            raise
+        connection.execute("ROLLBACK TO one")
+    connection.execute("RELEASE one")
+
+
+def _alone(connection: sqlite3.Connection, waiting: _Waiting) -> None:
+    try:
+        if waiting.change is not None:
+            waiting.result = waiting.change(connection)
+    except Exception as error:
+        waiting.error = error
 
 
 def _answer(batch: list[_Waiting]) -> None:

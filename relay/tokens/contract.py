@@ -36,6 +36,11 @@ class Token:
     """Delegated permissions: a user's token has these instead of ``roles``."""
 
     @property
+    def permissions(self) -> tuple[str, ...]:
+        """All that it carries: an application's roles, or what a user allowed."""
+        return (*self.roles, *self.scopes)
+
+    @property
     def may_send(self) -> bool:
         """Whether it shows the right to send, an application's or a user's. False proves nothing for an application."""
         return NEEDED_ROLE[self.resource] in self.roles or NEEDED_SCOPE[self.resource] in self.scopes
@@ -62,6 +67,13 @@ class TokenSource(Protocol):
 
     def discard(self, token: Token) -> None:
         """The server refused this very token: the next call fetches a new one. Refusing an old one is a no-op."""
+        ...
+
+    def doubt(self, token: Token) -> None:
+        """A permission was missed, which may have been granted since: the next call tries for a new token.
+
+        The old one goes on being handed out when there is none; doubting an old one is a no-op.
+        """
         ...
 
     def states(self) -> list[TokenState]:

@@ -79,6 +79,8 @@ class _Slot:
     """The token was refused again too soon after that; it goes when the pause is over."""
     stale: bool = False
     """An administrator mended something: try for a new token before using this one."""
+    doubted: float | None = None
+    """When a token was last missing a permission."""
 
 
 class EntraTokens(TokenSource):
@@ -131,13 +133,21 @@ class EntraTokens(TokenSource):
         slot.suspect = True
         self._drop_suspect(slot)
 
+    def doubt(self, token: Token) -> None:
+        """See the contract. At most once in `policy.DISCARD_PAUSE`, unless `retry_now` says that something was mended."""
+        slot, now = self._slots[token.resource], self._clock.monotonic()
+        if slot.token is None or slot.token.value != token.value:
+            return
+        if slot.doubted is None or now - slot.doubted >= policy.DISCARD_PAUSE:
+            slot.stale, slot.doubted = True, now
+
     def retry_now(self) -> None:
         """Forget the pauses: an administrator reloaded or released, so something may be mended.
 
         A held token that lacks the permission to send is fetched again too, before it is used next.
         """
         for slot in self._slots.values():
-            slot.failures, slot.retry_at, slot.discarded = 0, 0.0, None
+            slot.failures, slot.retry_at, slot.discarded, slot.doubted = 0, 0.0, None, None
             fresh = self._clock.monotonic() - slot.fetched < _JUST_FETCHED
             slot.stale = slot.token is not None and not fresh and not claims.may_send(slot.token)
 

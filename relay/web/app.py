@@ -12,6 +12,7 @@ from relay.web import guard, monitor
 from relay.web.page import FORM, LIVE, PAGE, SESSION, Page, page_of, session_of, to_login, trouble
 from relay.web.sessions import same
 from relay.web.shown import STATIC, static
+from relay.web.slow import HEAD, KEEPALIVE, hurried
 from relay.web.views import activity, entry, message, overview, queue, senders, settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -26,7 +27,7 @@ _MESSAGES = {
 
 def build(page: Page) -> web.Application:
     """The application of one page."""
-    app = web.Application(middlewares=[_errors, _door], client_max_size=guard.BODY)
+    app = web.Application(middlewares=[_in_time, _errors, _door], client_max_size=guard.BODY)
     app[PAGE] = page
     app.on_response_prepare.append(guard.dress)
     monitor.add_routes(app.router)
@@ -34,6 +35,19 @@ def build(page: Page) -> web.Application:
     for view in (entry, overview, settings, senders, queue, message, activity):
         view.add_routes(app.router)
     return app
+
+
+@web.middleware
+async def _in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The head of this request has come; that of the next one gets its time from the answer on."""
+    connection = hurried(request)
+    if connection is None:
+        return await handler(request)
+    connection.arrived()
+    try:
+        return await handler(request)
+    finally:
+        connection.wait(KEEPALIVE + HEAD)
 
 
 @web.middleware

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from functools import cache
@@ -9,6 +10,7 @@ from functools import cache
 from aiohttp import hdrs, web
 
 from relay.settings import Web
+from relay.web import slow
 
 BODY = 256 * 1024
 """Octets of a request body; a form with fifty ids has some thousand."""
@@ -104,8 +106,13 @@ async def form_of(request: web.Request) -> dict[str, list[str]]:
     """The fields of a form, within bounds. Raises Refused, or aiohttp's HTTPRequestEntityTooLarge."""
     if request.content_type != _FORM:
         raise Refused("The request is not a form.", status=415)
+    try:
+        async with asyncio.timeout(slow.BODY):
+            sent = await request.post()
+    except TimeoutError:
+        raise Refused("The form did not arrive in time. Send it again.", status=408) from None
     fields: dict[str, list[str]] = {}
-    for count, (name, value) in enumerate((await request.post()).items()):
+    for count, (name, value) in enumerate(sent.items()):
         if count >= FIELDS:
             raise Refused("The form has too many fields.", status=413)
         if isinstance(value, str):

@@ -17,11 +17,12 @@ from relay.web.gate import Gate
 from relay.web.page import Page
 from relay.web.saving import Savings
 from relay.web.sessions import OneTimeLink, Sessions
+from relay.web.slow import KEEPALIVE, Hurried
 
 CLOSING = 3.0
 """Seconds that open requests get when the page goes down."""
-KEEPALIVE = 30.0
-"""Seconds that a connection stays open between two requests."""
+HANDSHAKE = 10.0
+"""Seconds for a TLS handshake."""
 CONNECTIONS = 200
 """Connections at once; further ones are closed at once, so that the page never takes the sockets that mail needs."""
 
@@ -76,8 +77,9 @@ class WebServer:
         await self._runner.setup()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._connection, self.settings.host, self.settings.port, ssl=self._context
-            )
+                self._connection, self.settings.host, self.settings.port, ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE if self._context is not None else None,
+            )  # fmt: skip
         except BaseException:
             await self._runner.cleanup()
             raise
@@ -85,7 +87,7 @@ class WebServer:
 
     def _connection(self) -> asyncio.BaseProtocol:
         server = self._runner.server
-        return server() if server is not None and len(server.connections) < CONNECTIONS else _Full()
+        return Hurried(server()) if server is not None and len(server.connections) < CONNECTIONS else _Full()
 
     def serves(self, settings: Web) -> bool:
         """Whether these settings need no new server."""

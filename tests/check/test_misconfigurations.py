@@ -88,7 +88,7 @@ CASES = (
     Case("smtp-auth-off-for-mailbox", [LOGIN], f"switched off for the mailbox {MAILBOX}",
          (f"Set-CASMailbox {MAILBOX}", "Authenticated SMTP", "2 hours"), 7,
          tenant=tenant(smtp_auth_disabled_mailboxes=[MAILBOX])),
-    Case("security-defaults", [LOGIN], "Security defaults", ("Manage security defaults", "transport: graph"), 7,
+    Case("security-defaults", [LOGIN], "Security defaults", ("Manage security defaults", "transport: auto"), 7,
          tenant=fault("auth", POLICY + "user is locked by your organization's security defaults policy.")),
     Case("conditional-access", [LOGIN], "Conditional Access", ("Sign-in logs", "public IP"), 7,
          tenant=fault("auth", POLICY + "the request did not meet the criteria to be authenticated successfully.")),

@@ -106,3 +106,13 @@ def test_on_a_terminal(sim: Simulator, tmp_path: Path) -> None:
         talk.expect("Token for Exchange Online")
         talk.expect(f"Login to Exchange as ({MAILBOX})")
         assert talk.end() == 0
+
+
+def test_a_file_that_may_not_be_read_is_reported_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In our own words, and to a script as a report: an administrator without `sudo` meets it first."""
+    config = tmp_path / "config.yaml"
+    config.write_text("upstreams: []\n")
+    monkeypatch.setattr("os.access", lambda *_, **__: False)  # as for another user's file; root may read all
+    result = check("--config", str(config), "--json")
+    assert result.exit_code == 2
+    assert [one["id"] for one in json.loads(result.stdout)["steps"]] == ["configuration"]

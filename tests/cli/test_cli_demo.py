@@ -18,12 +18,15 @@ def test_the_demo_delivers_everything(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 of 5 messages arrived intact" in done.stdout
+    assert "6 of 6 messages arrived intact" in done.stdout
+    assert "sends by graph: the token carries Graph's Mail.Send and not SMTP.SendAsApp" in done.stdout
+    assert "took 1 message over Graph, with 0 logins over SMTP" in done.stdout
     assert "Signify Interact <notifications@contoso.com>" in done.stdout
     assert "Scanner 3rd floor <scans@contoso.com>" in done.stdout
     for word in ("accepted, safe on disk", "being submitted", "delivered: 250"):
         assert word in done.stdout
     assert len(list((tmp_path / "kept" / "exchange" / "messages").glob("*.eml"))) == 5
+    assert len(list((tmp_path / "kept" / "guide" / "messages").glob("*.eml"))) == 1
 
 
 def _arrived(letter: Letter, directory: Path, data: bytes, sender: str) -> Accepted:

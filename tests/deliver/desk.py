@@ -95,6 +95,9 @@ class FakeTokens:
         if len(self.values) > 1 and token.value == self.values[0]:
             self.values.pop(0)
 
+    def doubt(self, token: Token) -> None:
+        """Nothing else is to be had."""
+
     def states(self) -> list[TokenState]:
         return []
 

@@ -54,6 +54,51 @@ async def test_cut_in_the_body_is_certain(desk: Desk) -> None:
     assert not connection.usable()
 
 
+@pytest.mark.parametrize("pipelining", [True, False])
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA"])
+async def test_what_hangs_before_the_final_dot_can_be_abandoned(
+    desk: Desk, verb: str, pipelining: bool
+) -> None:
+    """Certainly not accepted: the submission ends at once, and neither message nor lane is to blame."""
+    if not pipelining:
+        desk.server.script.extensions = ()
+    asked = asyncio.Event()
+
+    def silent(talk: object, line: str) -> bytes | None:
+        if not line.upper().startswith(verb):
+            return None
+        asked.set()
+        return SILENCE
+
+    desk.server.script.choose = silent
+    connection = await desk.courier.open("M365", MAILBOX)
+    assert not connection.abandon()
+    under_way = asyncio.ensure_future(connection.submit(make_claim(), make_content(), desk.begin))
+    await asyncio.wait_for(asked.wait(), 5)
+    assert connection.abandon()
+    report = await asyncio.wait_for(under_way, 2)
+    outcome = only(report)
+    assert (outcome.result, outcome.scope, outcome.code) == (Result.DEFERRED, Scope.MESSAGE, "abandoned")
+    assert (outcome.uncertain, outcome.counts, report.lane_trouble) == (False, False, None)
+    assert not connection.usable()
+    assert not connection.abandon()
+    await connection.close()
+
+
+async def test_what_hangs_after_the_final_dot_cannot_be_abandoned(make_desk: MakeDesk) -> None:
+    """RFC 1047: Exchange may have it, so whoever asks has to wait for the outcome."""
+    desk = make_desk(timeout=0.5)
+    desk.server.script.answers["BODY"] = [SILENCE]
+    connection = await desk.courier.open("M365", MAILBOX)
+    under_way = asyncio.ensure_future(connection.submit(make_claim(), make_content(), desk.begin))
+    while not under_way.done():
+        await asyncio.wait([under_way], timeout=0.02)
+        if desk.server.messages:
+            assert not connection.abandon()
+    assert only(await under_way).uncertain
+    await connection.close()
+
+
 async def test_cut_after_the_final_dot_is_uncertain(desk: Desk) -> None:
     """RFC 1047: it may have been accepted; it counts, and says so."""
     desk.server.script.hang_up_after_body = True

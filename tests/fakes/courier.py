@@ -9,6 +9,7 @@ from relay.message import Content, Outcome, Reply, Report, Result, Trouble
 from relay.spool.contract import Claim
 
 SENT = Outcome(Result.SENT, reply=Reply(250, "2.0.0", "OK"))
+ABANDONED = Outcome(Result.DEFERRED, reason="given up", code="abandoned", counts=False)
 Script = Callable[[Claim], Outcome | Report]
 
 
@@ -22,6 +23,7 @@ class FakeConnection:
         self._mailbox = mailbox
         self._left = batch
         self.broken = False
+        self._abandoned = asyncio.Event()
 
     def usable(self) -> bool:
         return self._left > 0 and not self.broken
@@ -31,8 +33,11 @@ class FakeConnection:
         await begin()
         self._courier.under_way += 1
         self._courier.progress.set()
-        await self._courier.gate.wait()
+        ends = [asyncio.ensure_future(one.wait()) for one in (self._courier.gate, self._abandoned)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         self._courier.under_way -= 1
+        if self._abandoned.is_set():
+            return Report({one.address: ABANDONED for one in claim.envelope.recipients})
         self._courier.tried.append(claim)
         self._courier.progress.set()
         answer = self._courier.answer(claim)
@@ -48,6 +53,13 @@ class FakeConnection:
             self._courier.progress.set()
         report.details.update({"host": "mail.example", "reply": "250 2.0.0 OK", "transport": "smtp"})
         return report
+
+    def abandon(self) -> bool:
+        if self._courier.dotted or not self._courier.under_way:
+            return False
+        self.broken = True
+        self._abandoned.set()
+        return True
 
     async def close(self) -> None:
         self._courier.open_now -= 1
@@ -66,6 +78,8 @@ class FakeCourier:
         self.most_open = 0
         self.under_way = 0
         """Messages being submitted."""
+        self.dotted = True
+        """Whether Exchange may have all of what is under way."""
         self.tried: list[Claim] = []
         self.sent: list[Claim] = []
         self.gate = asyncio.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import time
 
 import pytest
 
@@ -50,6 +51,19 @@ def test_a_wrong_secret_is_451_with_the_reason_and_mended_it_goes_on(fast, make_
     relay.command("queue", "release", "--all", "--yes")
     send(relay.port, mail(3))
     assert [one["message_id"] for one in fast.messages()] == ["<3@legacy.local>"]
+
+
+@pytest.mark.parametrize("fault", ["data:hang", "token:hang"])
+def test_an_exchange_that_hangs_costs_the_clients_patience_and_no_more(fast, make_fast_relay, fault):
+    relay = make_fast_relay(more=DIRECT.replace("20s", "2s")).start()
+    fast.fault(fault)
+    started = time.monotonic()
+    code, text = refusal(relay, mail(1))
+    assert (code, "nothing kept" in text) == (451, True), text
+    assert time.monotonic() - started < 15
+    empty(relay)
+    fast.clear_faults()
+    assert fast.messages() == []
 
 
 def test_a_permanent_refusal_keeps_exchanges_words(fast, make_fast_relay):

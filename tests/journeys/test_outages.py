@@ -25,7 +25,8 @@ def all_arrive(microsoft, relay, expected):
 def test_exchange_away_for_a_while(fast, fast_relay):
     fast.change(exchange_down=True)
     expected = send_some(fast_relay)
-    lane = until(lambda: (lane := fast_relay.lane())["state"] == "slowed" and lane, what="the lane is slowed")
+    lane = until(lambda: (lane := fast_relay.lane())["state"] != "open" and lane, what="the lane waits")
+    assert lane["state"] == "slowed", lane
     assert lane["reason"] and lane["remedy"]
     assert lane["backlog"] == 5
     fast.change(exchange_down=False)

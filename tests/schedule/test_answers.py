@@ -45,6 +45,14 @@ async def test_exchanges_250_is_the_clients_250(house):
     assert await left(h) == 0
 
 
+async def test_graphs_202_is_the_clients_250(house):
+    """No mail client takes another answer to its final dot for success."""
+    h = await house()
+    taken = Outcome(Result.SENT, reply=Reply(202, "", "Accepted by Microsoft Graph"))
+    h.courier.answer = lambda claim: taken
+    assert str(await submit(h)) == "250 2.0.0 Accepted by Microsoft Graph"
+
+
 async def test_a_permanent_refusal_is_passed_on_with_exchanges_words(house):
     h = await house()
     h.courier.answer = lambda claim: REFUSED
@@ -131,14 +139,56 @@ async def test_a_submission_under_way_decides_even_when_patience_has_ended(house
     assert (await waiting).code == 250
 
 
+async def test_a_submission_that_exchange_cannot_have_yet_ends_with_the_patience(house):
+    h = await house()
+    h.courier.dotted = False
+    h.courier.gate.clear()
+    waiting = asyncio.ensure_future(submit(h, patience=0.2))
+    await h.courier.until(lambda: h.courier.under_way == 1)
+    reply = await asyncio.wait_for(waiting, 5)
+    assert str(reply) == "451 4.3.0 Not sent, nothing kept: Exchange did not take it within 0.2 s"
+    assert await left(h) == 0
+    h.courier.gate.set()
+    assert (await submit(h)).code == 250
+    assert len(h.courier.sent) == 1
+
+
+async def test_what_was_broken_off_and_is_slow_to_end_keeps_no_client_waiting(house, monkeypatch):
+    monkeypatch.setattr(answers, "_CLEARING", 0.1)
+    h = await house()
+    h.courier.gate.clear()
+    waiting = asyncio.ensure_future(submit(h, patience=0.05))
+    await h.courier.until(lambda: h.courier.under_way == 1)
+    monkeypatch.setattr(h.scheduler.lanes[LANE], "break_off", lambda message_id: True)
+    reply = await asyncio.wait_for(waiting, 5)
+    assert reply.code == 451
+    assert "nothing kept" in reply.text
+    h.courier.answer = lambda claim: LATER
+    h.courier.gate.set()
+    await h.quiet()
+
+
+async def test_a_lane_held_meanwhile_lets_a_submission_go_on_as_long_as_the_patience_does(house):
+    h = await house()
+    h.courier.dotted = False
+    h.courier.gate.clear()
+    waiting = asyncio.ensure_future(submit(h, patience=0.5))
+    await h.courier.until(lambda: h.courier.under_way == 1)
+    h.scheduler.answers.held({LANE}, Hold("lane", LANE, "c", "The mailbox is full", "Empty it", "", 0.0))
+    _, pending = await asyncio.wait([waiting], timeout=0.2)
+    assert pending
+    assert (await asyncio.wait_for(waiting, 5)).code == 451
+    assert await left(h) == 0
+
+
 async def test_patience_is_kept_behind_a_submission_that_hangs(house):
-    """Claimed, waiting for the one connection: it is taken out of the lane's hands."""
+    """Whether claimed for the one connection or still in the queue: it is taken out of the lane's hands."""
     h = await house(connections=1)
     h.courier.gate.clear()
     first = asyncio.ensure_future(submit(h, patience=60))
     await under_way(h, 1)
     others = [asyncio.ensure_future(submit(h, patience=0.2)) for _ in range(3)]
-    await under_way(h, 4)
+    await under_way(h, 2)
     replies = await asyncio.wait_for(asyncio.gather(*others), 5)
     assert {reply.code for reply in replies} == {451}
     assert all("nothing kept" in reply.text for reply in replies)
@@ -226,7 +276,7 @@ async def test_an_attempt_that_outlasts_all_patience_is_not_denied(house, monkey
     monkeypatch.setattr(answers, "_UNDER_WAY", 0.1)
     h = await house()
     h.courier.gate.clear()
-    reply = await submit(h, patience=0.05, message_id="<slow@x>")
+    reply = await submit(h, patience=1.0, message_id="<slow@x>")
     assert (reply.code, "may still be sent" in reply.text) == (451, True)
     h.courier.gate.set()
     await h.sent(1)

@@ -254,3 +254,54 @@ async def _probes_of(h: House, times: int) -> bool:
 
 async def _only_lane(h: House) -> bool:
     return await scopes(h) == [("lane", LANE)]
+
+
+async def test_one_lane_tries_for_its_upstream_whatever_connections_of_others_do(house):
+    h = await house()
+    h.courier.gate.clear()
+    for name in (LANE, OTHER):
+        h.scheduler.kick(name)
+    trying, other = h.scheduler.lanes[LANE], h.scheduler.lanes[OTHER]
+    assert trying.upstream is other.upstream
+    now = h.spool.now()
+    await h.spool.hold(Hold("upstream", trying.upstream.name, "c", "why", "how", "", now, next_probe=now - 1))
+    await h.scheduler.holds.load(probe_now=False)
+    h.scheduler.holds.probing(trying)
+    h.scheduler.holds.probed(other)
+    assert not h.scheduler.holds.probe_due(other, now + 1e6)
+    other.wake.clear()
+    h.scheduler.holds.probed(trying)
+    assert other.wake.is_set()
+    assert h.scheduler.holds.probe_due(other, now + 1e6)
+
+
+async def test_a_denied_senders_claimed_mail_is_not_tried_again_and_again(house):
+    """Exchange throttles a mailbox that repeats an error, and the next try must not come later for it."""
+    h = await house(connections=1)
+    h.courier.gate.clear()
+    h.courier.answer = lambda claim: Report({PERSON: DENIED}, DENIED)
+    for number in range(5):
+        await accept(h.spool, source=str(number))
+    await h.courier.until(lambda: h.courier.under_way == 1)
+    h.courier.gate.set()
+    await h.shows("held", 5)
+    assert len(h.courier.tried) <= 2
+    (hold,) = h.scheduler.holds.all()
+    assert hold.probes == 0
+
+
+async def test_what_several_lanes_meet_at_once_is_one_refusal(house):
+    """All lanes of an upstream find the secret wrong in the same moment: the first try stays a minute away."""
+    h = await house()
+    names = [f"Microsoft 365/{number}@contoso.com" for number in range(8)]
+    for name in names:
+        h.scheduler.kick(name)
+    for name in names:
+        await h.scheduler.holds.impose(h.scheduler.lanes[name], WRONG_SECRET, at_login=True)
+    (hold,) = h.scheduler.holds.all()
+    assert hold.probes == 0
+    assert hold.next_probe is not None and hold.next_probe < h.spool.now() + 70
+    trying = h.scheduler.lanes[names[0]]
+    h.scheduler.holds.probing(trying)
+    await h.scheduler.holds.impose(trying, WRONG_SECRET, at_login=True)
+    assert h.scheduler.holds.all()[0].probes == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.figures import span
 from relay.message import Client, Envelope, Outcome, Recipient, Reply, Report, Result, Scope
 from relay.schedule.backoff import next_try, step, too_old
 from relay.schedule.judgement import RetryRules, settlement
@@ -110,3 +111,18 @@ def test_backoff_repeats_its_last_step_with_jitter():
 )
 def test_what_may_end_a_messages_hold_by_itself(outcome, key):
     assert settlement(claim(), both(outcome), RULES, NOW, "U/m@c|x@c").hold_key == key
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (5 * 86_400, "5 days"),
+        (86_400, "1 day"),
+        (4 * 3600, "4 hours"),
+        (3600, "1 hour"),
+        (90, "90 s"),
+        (5400, "90 min"),
+    ],
+)
+def test_a_configured_time_is_told_in_words_that_people_use(seconds, words):
+    assert span(seconds) == words

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from relay.message import Client, Envelope, Recipient
 from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import MailboxLimiter
 from relay.spool.contract import Claim
-from tests.fakes.settings import LIMITS
+from tests.fakes.settings import LIMITS as NO_LIMITS
+
+LIMITS = replace(NO_LIMITS, messages_per_minute=30)
 
 
 def claim(name: str, source: str, *people: str) -> Claim:
@@ -48,3 +52,10 @@ def test_given_back_mail_frees_the_limit(lane):
     lane.add([claim("1", "s", "a@x"), claim("2", "s", "b@x")], 0.0)
     assert [one.id for one in lane.give_back()] == ["1", "2"]
     assert lane.take() is None
+
+
+@pytest.mark.parametrize(("most", "order"), [(0, ["1", "2"]), (601, ["1", "2"]), (600, ["1", None])])
+def test_where_more_may_go_than_one_connection_carries_order_gives_way_to_speed(lane, most, order):
+    lane.limits = replace(LIMITS, messages_per_minute=most)
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "a@x")], 0.0)
+    assert [taken(lane), taken(lane)] == order

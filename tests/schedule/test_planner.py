@@ -21,17 +21,34 @@ QUIET = LaneView(
     connections=0,
     room=0,
     max_connections=2,
-    batch_size=30,
+    connected=0,
+    ahead=1,
+    waiting=0,
 )
 
 CASES = {
     "nothing to do": ({}, Step()),
-    "work is claimed before a connection is opened": ({"may_have_work": True}, Step(claim=30)),
-    "claims never exceed what the limits let go": ({"may_have_work": True, "budget": 4}, Step(claim=4)),
+    "work is claimed before a connection is opened, one message": ({"may_have_work": True}, Step(claim=1)),
+    "once connected, as much is claimed as goes within moments": (
+        {"may_have_work": True, "connections": 1, "connected": 1, "ahead": 20},
+        Step(claim=20),
+    ),
+    "claimed mail is used up by half first": (
+        {"may_have_work": True, "connections": 1, "connected": 1, "ahead": 20, "ready": 11, "room": 30},
+        Step(),
+    ),
+    "claims never exceed what the limits let go": (
+        {"may_have_work": True, "budget": 4, "connections": 1, "connected": 1, "ahead": 20},
+        Step(claim=4),
+    ),
     "no budget, no claim": ({"may_have_work": True, "budget": 0}, Step()),
-    "without a limit two batches are claimed ahead": (
-        {"may_have_work": True, "budget": None},
-        Step(claim=60),
+    "what waits in the spool opens another": (
+        {"ready": 1, "connections": 1, "room": 20, "waiting": 20, "budget": None},
+        Step(open=1),
+    ),
+    "what the limits do not let go opens none": (
+        {"ready": 1, "connections": 1, "room": 20, "waiting": 2000, "budget": 19},
+        Step(),
     ),
     "claimed mail opens the first connection": ({"ready": 1}, Step(open=1)),
     "a connection with room in its batch is enough": ({"ready": 5, "connections": 1, "room": 20}, Step()),

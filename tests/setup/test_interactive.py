@@ -22,6 +22,7 @@ def test_the_whole_dialogue(tmp_path: Path) -> None:
             f"# mine\nupstreams:\n  - host: {env['RELAY_HOST']}\n    port: {env['RELAY_PORT']}\n"
             f"    authority: {env['RELAY_AUTHORITY']}\n    graph_url: {env['RELAY_GRAPH_URL']}\n"
             f"    ca_file: {env['RELAY_CA_FILE']}  # ours\n"
+            f"spool: {{url: sqlite:///spool.db}}\n"
         )
         config.chmod(0o600)
         with conversation(home, "setup") as talk:
@@ -59,15 +60,19 @@ def test_the_whole_dialogue(tmp_path: Path) -> None:
             talk.expect("Test it now?")
             talk.answer("y")
             talk.expect("is free")
+            talk.expect("Switch on the admin page")
+            talk.answer("")
             talk.expect("Write")
             talk.answer("y")
             talk.expect("Login to Exchange as (notifications@contoso.com)")
             talk.expect(f"server localhost, port {port}, credentials: none")
+            talk.expect("Admin page: http://127.0.0.1:8025/")
             assert talk.end() == 0
     assert env["RELAY_CLIENT_SECRET"] not in talk.shown
     settings = load(config, {})
     assert settings.upstreams[0].from_email == env["RELAY_FROM_EMAIL"]
     assert str(settings.upstreams[0].client_secret_expires) == "2030-01-31"
+    assert settings.web is not None and settings.web.bind == "127.0.0.1:8025"
     assert config.read_text().startswith("# mine\n")
     assert "# ours" in config.read_text()
     assert (home / "client-secret").stat().st_mode & 0o777 == 0o600

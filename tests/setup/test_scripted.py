@@ -71,6 +71,15 @@ def test_a_network_of_printers(place: Path) -> None:
     assert "port 2525" in result.stdout
 
 
+def test_the_page_is_switched_on_when_asked_for(place: Path) -> None:
+    """With a word on how its password is set; without the option a script gets no page."""
+    result = setup(*IDS, "--no-check", "--web", "127.0.0.1:8026")
+    assert result.exit_code == 0, result.output
+    web = load(place / "config.yaml", {}).web
+    assert web is not None and web.bind == "127.0.0.1:8026"
+    assert "Admin page: http://127.0.0.1:8026/\n  relay run writes a link into its log" in result.stdout
+
+
 def test_containers_get_their_own_networks(place: Path) -> None:
     """Never everybody."""
     result = setup(*IDS, "--clients", "containers", "--no-check")
@@ -92,6 +101,9 @@ def test_containers_get_their_own_networks(place: Path) -> None:
         (IDS, TENANT, "this is the Secret ID"),
         (IDS, "  \n", "nothing was entered"),
         (IDS, "two words here", "no blanks"),
+        (IDS, "Bearer eyJ0eXAi.abc", "no blanks"),
+        (IDS, '"abc~a-secret-in-quotes"', "quotes"),
+        ((*IDS, "--web", "8025x"), SECRET, "--web"),
         ((*IDS, "--clients", "everybody"), SECRET, "host, lan, containers"),
         ((*IDS, "--allow", "10.0.0.0/99"), SECRET, "network"),
         ((*IDS, "--listen", "nowhere"), SECRET, "--listen"),
@@ -140,7 +152,7 @@ listeners:
 
 
 def test_a_file_made_by_hand_is_changed_not_replaced(place: Path) -> None:
-    """Not without --force; then only what was asked for, and the rest letter by letter."""
+    """Not without --force; then only what was asked for, and the rest letter by letter: mail stays in its spool, too."""
     config = place / "config.yaml"
     config.write_text(HAND_MADE)
     config.chmod(0o640)
@@ -151,7 +163,7 @@ def test_a_file_made_by_hand_is_changed_not_replaced(place: Path) -> None:
     assert config.read_text() == HAND_MADE
     result = setup("--from-email", "new@contoso.com", "--no-check", "--force")
     assert result.exit_code == 0, result.output
-    expected = HAND_MADE.replace("old@contoso.com", "new@contoso.com") + "spool:\n  url: sqlite:///spool.db\n"
+    expected = HAND_MADE.replace("old@contoso.com", "new@contoso.com")
     assert config.read_text() == expected
     assert config.stat().st_mode & 0o777 == 0o640
     assert (place / "our-secret").read_text() == SECRET + "\n"

@@ -511,6 +511,28 @@ class SpoolSuite:
         lanes = (LANE, LANE, OTHER)
         ids = [await accept(spool, lane=lanes[n], recipients=(f"r{n}@x.example",)) for n in range(3)]
         assert [one.id for one in await spool.find(wanted)] == [ids[n] for n in expected]
+        part = await spool.find_within(wanted, seconds=60)
+        assert (part.found, part.reached) == (await spool.find(wanted), None)
+
+    async def test_a_search_for_who_waits_finds_what_the_long_one_finds(self, make):
+        """In a held lane, by state, page by page, and newest first for a trace."""
+        spool = await make()
+        ids = [await accept(spool, lane=LANE if n < 3 else OTHER) for n in range(5)]
+        await spool.hold(Hold("lane", LANE, "c", "mailbox full", "m", "", make.clock.now()))
+        for wanted, expected in (
+            (Filter(state="held"), ids[:3]),
+            (Filter(state="queued"), ids[3:]),
+            (Filter(state="held", lane=OTHER), []),
+            (Filter(reason="full"), ids[:3]),
+            (Filter(ids=(ids[4], ids[0])), [ids[0], ids[4]]),
+        ):
+            part = await spool.find_within(wanted, seconds=60)
+            assert ([one.id for one in part.found], part.reached) == (expected, None), wanted
+        page = await spool.find_within(Filter(), limit=2, after=ids[1], seconds=60)
+        assert [one.id for one in page.found] == ids[2:4]
+        newest = await spool.trace_within("app@legacy.local", limit=2, before=ids[4], seconds=60)
+        assert [one.id for one in newest.found] == [ids[3], ids[2]]
+        assert [one.id for one in (await spool.trace_within(ids[2], seconds=0)).found] == [ids[2]]
 
     @pytest.mark.parametrize("text", ["null", "false", "127.0.0.1", "4711", "[", '"', "f"])
     async def test_a_sender_is_looked_for_among_addresses_alone(self, make, text):

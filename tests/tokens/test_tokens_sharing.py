@@ -213,6 +213,30 @@ async def test_retry_now_with_entra_away_keeps_the_old_token(
     assert await tokens.token(Resource.GRAPH) is old
 
 
+async def test_a_token_in_doubt_is_fetched_again_once_in_a_minute(
+    entra: FakeEntra, make: Make, clock: FakeClock
+) -> None:
+    """A permission was missed: a new token is tried for, not at every refusal, and at once when something was mended."""
+    tokens = make()
+    for requests, after in ((2, "nothing"), (2, "nothing"), (3, "a minute"), (4, "retry_now")):
+        if after == "a minute":
+            clock.advance(policy.DISCARD_PAUSE)
+        elif after == "retry_now":
+            tokens.retry_now()
+        tokens.doubt(await tokens.token(Resource.GRAPH))
+        await tokens.token(Resource.GRAPH)
+        assert len(entra.requests) == requests
+
+
+async def test_a_token_in_doubt_serves_on_while_entra_is_away(entra: FakeEntra, make: Make) -> None:
+    """It only lacks something."""
+    tokens = make()
+    old = await tokens.token(Resource.GRAPH)
+    await entra.stop()
+    tokens.doubt(old)
+    assert await tokens.token(Resource.GRAPH) is old
+
+
 async def test_close_ends_the_waiting(entra: FakeEntra, make: Make) -> None:
     """Callers that wait get a temporary error, later callers too; nothing hangs on the request under way."""
     entra.gate.clear()

@@ -404,3 +404,50 @@ async def test_connections_are_bounded_and_the_page_recovers(site, monkeypatch):
                 return
         await site.daemon.clock.sleep(0.05)
     raise AssertionError("the page does not answer again")
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What still comes until the relay ends the connection."""
+    try:
+        return await asyncio.wait_for(reader.read(), 20)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_a_head_that_does_not_come_to_its_end_ends_the_connection(site, monkeypatch, before):
+    """One that drips a letter at a time would keep its place for ever: as the first request, and behind another."""
+    monkeypatch.setattr("relay.web.slow.HEAD", 0.3)
+    monkeypatch.setattr("relay.web.app.HEAD", 0.3)
+    monkeypatch.setattr("relay.web.app.KEEPALIVE", 0.0)
+    reader, writer = await asyncio.open_connection(*site.daemon.pages._server.address)
+    writer.write(before)
+    if before:
+        assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"ok\n"), 20)
+    writer.write(b"GET / HTTP/1.1\r\nHost: local")
+    assert await ended(reader) == b""
+    writer.close()
+
+
+async def test_a_request_may_take_longer_than_its_head(site, monkeypatch):
+    """The time of the head ends with the head: an answer that takes a while still comes."""
+    monkeypatch.setattr("relay.web.slow.HEAD", 0.2)
+    health = site.daemon.health
+
+    async def slow_health():
+        await asyncio.sleep(0.6)
+        return await health()
+
+    monkeypatch.setattr(site.daemon, "health", slow_health)
+    assert (await site.get("/healthz")).status == 200
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(site, monkeypatch):
+    monkeypatch.setattr("relay.web.slow.BODY", 0.2)
+    reader, writer = await asyncio.open_connection(*site.daemon.pages._server.address)
+    writer.write(
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"Content-Length: 100\r\n\r\npassword=a"
+    )
+    assert b"408" in await asyncio.wait_for(reader.readline(), 20)
+    writer.close()

@@ -248,7 +248,7 @@ async def test_one_deletion_asks_too_and_nothing_chosen_does_nothing(site):
     assert (await site.daemon.spool.stats()).messages == 1
 
 
-async def test_what_a_page_costs_does_not_grow_with_the_queue(tmp_path):
+async def test_what_a_page_costs_does_not_grow_with_the_queue(tmp_path, monkeypatch):
     """Counted in steps of SQLite's machine, not in time: with 100,000 queued a page reads what it shows, and little more."""
     from tests.web.client import Site
 
@@ -274,8 +274,40 @@ async def test_what_a_page_costs_does_not_grow_with_the_queue(tmp_path):
             assert page.status == 200
             assert steps[0] <= 60, f"{path}: {steps[0]} thousand steps"
         assert "100,000 messages" in (await site.get("/queue")).text
+        await site.daemon.spool.unhold("lane", LANE, site.daemon.clock.now())
+        monkeypatch.setattr("relay.web.views.queue.PATIENCE", 0)
+        for path, most in (("/queue?state=held", 5), ("/queue?lane=x/y", 5), ("/queue?reason=nothing", 200),
+                           ("/queue?recipient=person99990@customer.example", 200),
+                           ("/queue/find?text=person5@customer.example", 200)):  # fmt: skip
+            steps[0] = 0
+            page = await site.get(path)
+            assert page.status == 200
+            assert steps[0] <= most, f"{path}: {steps[0]} thousand steps"
         asked = await site.post("/queue/act", {"verb": "hold", "scope": "all", "sender": "@legacy.local"})
         assert f"Hold: at least {COUNTED:,} messages?" in plain(asked.text)
+    finally:
+        await site.stop()
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/queue?recipient=person4999@customer.example", "/queue/find?text=person1@customer.example"],
+)
+async def test_a_search_through_a_long_queue_goes_on_where_it_stopped(tmp_path, monkeypatch, path):
+    """What is rare is found, a part of the queue at a time, and nothing is left out between the parts."""
+    from tests.web.client import Site
+
+    monkeypatch.setattr("relay.web.views.queue.PATIENCE", 0)
+    site = Site(tmp_path)
+    await asyncio.to_thread(crowd, site.config, 5_000, lane=LANE)
+    await site.start()
+    try:
+        page, parts = await site.get(path), 1
+        while further := re.search(r'href="([^"]+)"[^>]*>Search further', page.text):
+            assert "Order" not in page.text
+            page, parts = await site.get(html.unescape(further[1])), parts + 1
+        assert parts == 3
+        assert page.text.count(">Order ") == 1
     finally:
         await site.stop()
 

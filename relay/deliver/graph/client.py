@@ -23,6 +23,8 @@ import aiohttp
 from relay import events
 from relay.deliver.classify import Names
 from relay.deliver.graph.contract import Answer, BodySource, Lost
+from relay.deliver.graph.draft import RETRY_AFTER_LIMIT
+from relay.deliver.graph.judge import retry_after
 from relay.deliver.graph.reading import read_answer
 from relay.deliver.tunnel import proxy_name
 from relay.errors import SpoolError
@@ -106,6 +108,26 @@ class Request:
         return urlsplit(self.url).path if self.authorized else f"(upload) {urlsplit(self.url).hostname}"
 
 
+@dataclass(slots=True)
+class Share:
+    """What the connections of one mailbox share."""
+
+    at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAILBOX_AT_ONCE))
+    quiet_until: float = 0.0
+    """Retry-After is over then (monotonic seconds): it counts for the mailbox, whichever request met it (facts 6.6)."""
+
+    def note(self, answer: Answer) -> None:
+        """A throttling answer. One that asks for longer ends the try, and the queue waits."""
+        asked = retry_after(answer, time.time()) if answer.status in (429, 503) else None
+        if asked is not None and asked <= RETRY_AFTER_LIMIT:
+            self.quiet_until = max(self.quiet_until, time.monotonic() + asked)
+
+    async def quiet(self) -> None:
+        """Until the mailbox may be asked again."""
+        while (left := self.quiet_until - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+
 class GraphClient:
     """What the connections of one upstream share: session, tokens and the app's requests at once."""
 
@@ -118,7 +140,7 @@ class GraphClient:
         """The app's requests at once; it outlives the client, since a reload may replace that."""
         self._context = context
         self._session: aiohttp.ClientSession | None = None
-        self._mailboxes: dict[str, asyncio.Semaphore] = {}
+        self._mailboxes: dict[str, Share] = {}
         self._users = 0
         self._retired = False
         parts = urlsplit(upstream.graph_url)
@@ -135,8 +157,7 @@ class GraphClient:
 
     def http(self, mailbox: str) -> MailboxHttp:
         """Requests for one mailbox."""
-        own = self._mailboxes.setdefault(mailbox.lower(), asyncio.Semaphore(MAILBOX_AT_ONCE))
-        return MailboxHttp(self, mailbox, own)
+        return MailboxHttp(self, mailbox, self._mailboxes.setdefault(mailbox.lower(), Share()))
 
     def session(self) -> aiohttp.ClientSession:
         """The session; made at first use, on the loop that uses it."""
@@ -184,10 +205,10 @@ class GraphClient:
 class MailboxHttp:
     """`relay.deliver.graph.contract.Http` for one mailbox."""
 
-    def __init__(self, client: GraphClient, mailbox: str, own: asyncio.Semaphore) -> None:
+    def __init__(self, client: GraphClient, mailbox: str, share: Share) -> None:
         self._client = client
         self._mailbox = mailbox
-        self._own = own
+        self._share = share
         self.latest: dict[str, str] = {}
         """request-id and client-request-id of the latest exchange, for the trace and Microsoft's support."""
 
@@ -211,20 +232,34 @@ class MailboxHttp:
             fields["Content-Type"] = content_type
         url = target if "://" in target else f"{self._client.upstream.graph_url}/v1.0{target}"
         request = Request(method, url, body, length, fields, authorized)
-        async with self._own, self._client.gate:
-            return await self._with_token(request) if authorized else await self._exchange(request, None)
+        while True:
+            if method != "DELETE":  # clearing away is short, and may be all that a stop leaves time for
+                await self._share.quiet()
+            async with self._share.at_once:
+                if method != "DELETE" and self._share.quiet_until > time.monotonic():
+                    continue  # told while this one stood in line
+                async with self._client.gate:
+                    answer = await (
+                        self._with_token(request) if authorized else self._exchange(request, None)
+                    )
+                self._share.note(answer)
+                return answer
 
     async def _with_token(self, request: Request) -> Answer:
         tokens = self._client.tokens
         token = await tokens.token(Resource.GRAPH)
         answer = await self._exchange(request, token)
-        if answer.status != 401:
+        if answer.status == 401:
+            tokens.discard(token)
+        elif answer.status == 403:  # the token may only be older than a consent
+            tokens.doubt(token)
+        else:
             return answer
-        tokens.discard(token)
         if not request.repeatable:
             return answer
         fresh = await tokens.token(Resource.GRAPH)
-        return answer if fresh.value == token.value else await self._exchange(request, fresh)
+        helps = fresh.value != token.value if answer.status == 401 else fresh.permissions != token.permissions
+        return await self._exchange(request, fresh) if helps else answer
 
     async def _exchange(self, request: Request, token: Token | None) -> Answer:
         started, number = time.monotonic(), str(uuid.uuid4())

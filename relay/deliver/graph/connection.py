@@ -23,7 +23,6 @@ from relay.deliver.parcel import Parcel
 from relay.errors import SpoolError, TokenError
 from relay.message import Content, Outcome, Recipient, Report, Result
 from relay.spool.contract import Claim
-from relay.tokens.contract import Resource
 
 if TYPE_CHECKING:
     from relay.deliver.graph.client import GraphClient
@@ -67,6 +66,7 @@ class GraphConnection:
         self._broken = self._closed = False
         self._carried = 0
         client.enter()
+        self._under_way: tuple[Once, asyncio.Task[Outcome]] | None = None
         self._notes: tuple[str, ...] = ()
         self._details = {"transport": "graph", "host": client.host, "connection": str(number)}
 
@@ -113,6 +113,14 @@ class GraphConnection:
         finally:
             self._used = self._clock.monotonic()
 
+    def abandon(self) -> bool:
+        """See the contract. Before the attempt is written down, no request that submits can be complete."""
+        if self._under_way is None or not self._under_way[0].forbid():
+            return False
+        self._broken = True
+        self._under_way[1].cancel()
+        return True
+
     def unfit(self, parcel: Parcel) -> Outcome | None:
         """Nothing that is known in advance."""
         return None
@@ -155,14 +163,22 @@ class GraphConnection:
 
     async def _one(self, parcel: Parcel, recipients: Sequence[Recipient], begin: Once) -> Outcome:
         """One request's worth of recipients."""
+        sending = asyncio.ensure_future(self._send(parcel, recipients, begin))
+        self._under_way = begin, sending
         try:
-            outcome = await self._send(parcel, recipients, begin)
+            outcome = await sending
+        except asyncio.CancelledError:
+            if not begin.forbidden or _being_cancelled():
+                raise
+            return judge_fault("abandoned", self._names)
         except TokenError as error:
             self._broken = True
             return token_outcome(error)
         except Lost as lost:
             self._broken = True
             return judge_lost(lost, self._names)
+        finally:
+            self._under_way = None
         if outcome.result is Result.SENT:
             await self._witness.accepted()
         elif outcome.code in REFUSED:
@@ -201,12 +217,8 @@ class GraphConnection:
         return outcome
 
     async def _turned_away(self, outcome: Outcome) -> Outcome:
-        """The token may only be older than a consent that was given since: the next try gets a fresh one."""
+        """The token may only be older than a consent that was given since: it is in doubt, and the next try gets a fresh one."""
         self._broken = True
-        try:
-            self._client.tokens.discard(await self._client.tokens.token(Resource.GRAPH))
-        except TokenError as error:
-            return token_outcome(error)
         return await self._witness.refused(outcome)
 
     def details(self) -> dict[str, str]:
@@ -224,14 +236,28 @@ class GraphConnection:
             await self._client.leave()
 
 
+def _being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Once:
     """``begin``, however often a message is tried in one submit: the first await writes it down, the others wait for it."""
 
     def __init__(self, begin: Callable[[], Awaitable[None]]) -> None:
         self._begin = begin
         self._task: asyncio.Future[None] | None = None
+        self.forbidden = False
+        """Nothing may be submitted any more."""
+
+    def forbid(self) -> bool:
+        """Let nothing be submitted, unless that may have begun; whether it is forbidden now."""
+        self.forbidden = self._task is None
+        return self.forbidden
 
     async def __call__(self) -> None:
+        if self.forbidden:
+            raise Lost("given up", complete=False)
         if self._task is None:
             self._task = asyncio.ensure_future(self._begin())
             self._task.add_done_callback(lambda done: done.cancelled() or done.exception())

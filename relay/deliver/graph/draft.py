@@ -21,8 +21,10 @@ from relay.deliver.graph.contract import Answer, Http, Lost
 from relay.deliver.graph.convert import Converted, in_thread, to_json
 from relay.errors import RelayError
 
-POST_LIMIT = 3 * 1024 * 1024
-"""Octets from which a file takes an upload session ("file size is between 3 MB and 150 MB")."""
+POST_LIMIT = 2_999_000
+"""Octets up to which a file goes by one POST: with base64 and what describes it, the request stays within 4,000,000."""
+SESSION_SURE = 3 * 1024 * 1024
+"""Octets from which an upload session is certainly the way ("file size is between 3 MB and 150 MB")."""
 CHUNK = 3_276_800
 """Octets of one PUT; each must stay below 4 MB."""
 SESSIONS = 3
@@ -116,17 +118,16 @@ class Draft:
         return f"{self._messages}/{urllib.parse.quote(identity, safe='')}"
 
     async def attach(self, converted: Converted, attachment: Attachment) -> None:
-        """Add one file. One that is just too large for a POST gets a session: Microsoft's "3 MB" is not exact."""
-        small = attachment.size < POST_LIMIT
-        if small:
-            try:
-                await self._post(converted, attachment)
-            except GivenUp as ended:
-                if ended.answer is None or ended.answer.status != 413:
-                    raise
-                small = False
-        if not small:
-            await self._upload(converted, attachment)
+        """Add one file. Microsoft's "3 MB" is not exact: what is near to it and refused one way goes the other."""
+        first, other = self._post, self._upload
+        if attachment.size > POST_LIMIT:
+            first, other = self._upload, self._post
+        try:
+            await first(converted, attachment)
+        except GivenUp as ended:
+            if not _other_way(ended, attachment.size):
+                raise
+            await other(converted, attachment)
         self._files += 1
 
     async def send(self) -> Answer:
@@ -335,6 +336,15 @@ def retry_after(answer: Answer) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _other_way(ended: GivenUp, size: int) -> bool:
+    """Whether a file of that size may go the other way: it is too large for a POST, or too small for a session."""
+    if ended.answer is None:
+        return False
+    if ended.step == "session":
+        return size < SESSION_SURE and ended.answer.status in (400, 413)
+    return ended.step == "attachment" and size <= POST_LIMIT and ended.answer.status == 413
 
 
 def _harmless(lost: Lost) -> Lost:

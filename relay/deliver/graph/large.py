@@ -22,7 +22,7 @@ from relay.deliver.graph.draft import Draft, GivenUp, file_json, retry_after, us
 from relay.deliver.graph.structure import NoRoom, TooManyParts
 from relay.deliver.parcel import Parcel
 from relay.message import Outcome, Recipient, Reply, Result, Scope
-from relay.settings import Upstream
+from relay.settings import Upstream, UserLogin
 
 DIRECT_LIMIT = 3_500_000
 """Octets of a request that goes by ``sendMail``; Graph takes about 4 MB (facts 6.2)."""
@@ -38,7 +38,12 @@ _REMEDY = (
     "In the Entra admin center: App registrations, the app {app}, API permissions, Add a permission, Microsoft Graph,"
     " Application permissions, Mail.ReadWrite, Add permissions, then Grant admin consent; or assign the Exchange role:"
     " New-ManagementRoleAssignment -Role 'Application Mail.ReadWrite' -App {app}. Or let the app send over SMTP, which"
-    " takes large mail without it: grant SMTP.SendAsApp and set transport: smtp. Changes take up to 2 hours."
+    " takes large mail without it: grant SMTP.SendAsApp and what relay setup --print-powershell classic shows. Then"
+    " reload; changes take up to 2 hours."
+)
+_USERS_REMEDY = (
+    "A user's sign-in is asked for Mail.Send only. Let it allow SMTP.Send as well (relay login), since SMTP takes large mail;"
+    " or give the app a credential of its own and the application permission Mail.ReadWrite."
 )
 
 
@@ -217,7 +222,7 @@ class _Sending:
     def _ended(self, step: str, answer: Answer | None, lost: Lost | None) -> LargeResult:
         outcome = None
         if step == "draft" and answer is not None and answer.status == 403 and answer.code in _DENIED:
-            outcome = _permission_missing(answer, self._mailbox, self._settings.client_id)
+            outcome = _permission_missing(answer, self._mailbox, self._settings)
         return LargeResult(outcome, answer, lost, step, self._converted.notes)
 
 
@@ -227,15 +232,16 @@ def _weight(converted: Converted) -> int:
     return files if files > DIRECT_LIMIT else files + len(to_json(converted.message))
 
 
-def _permission_missing(answer: Answer, mailbox: str, app: str) -> Outcome:
+def _permission_missing(answer: Answer, mailbox: str, settings: Upstream) -> Outcome:
     """Kept until the permission is there; no mail of usual size waits for it."""
+    user = isinstance(settings.credential, UserLogin)
     return Outcome(
         Result.HELD,
         Scope.MESSAGE,
         Reply(answer.status, text=f"{answer.code}: {answer.text}".strip(": ")),
         f"The message is too large for one request to Graph, and the app may not write drafts in {mailbox}, which"
         " larger mail needs: the permission Mail.ReadWrite is missing, or does not reach this mailbox.",
-        _REMEDY.format(app=app),
+        _USERS_REMEDY if user else _REMEDY.format(app=settings.client_id),
         "mail-readwrite-missing",
         wait=PROBE,
         counts=False,

@@ -20,6 +20,8 @@ from relay.rewrite.parser import parse_mailboxes
 LISTS = (b"to", b"cc")
 REMOVED = frozenset({b"bcc", b"return-path", b"delivered-to", b"apparently-to", b"x-envelope-to"})
 """Fields that would add recipients, or that belong to another delivery (facts 6.3)."""
+LONGEST_QUOTED = 70
+"""Characters of a name within quotes; a longer one becomes encoded words, which can be folded."""
 LONGEST_SHOWN = 200
 """Characters of an address or name that are kept for people when it receives nothing."""
 
@@ -28,6 +30,8 @@ _ADDRESS = rf"(?:{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?
 _WORD = rf'(?:{_ATOM}\.?|"[^"\\@<>\r\n]*")'
 _ELEMENT = re.compile(rf"[ \t]*+(?:(?:{_WORD}(?:[ \t]+{_WORD})*[ \t]*)?<({_ADDRESS})>|({_ADDRESS}))[ \t]*+")
 _EMPTY_GROUP = re.compile(r"[A-Za-z0-9 -]+:[ \t]*;")
+_WHOLE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^ ])+')
+"""What stays on one line: a word, with the quoted strings in it."""
 _ATS = re.compile("[@\uff20\ufe6b]")
 """The sign, and the two that compatibility forms turn into it."""
 
@@ -122,7 +126,10 @@ def _elements(value: str, wanted: dict[str, str], found: set[str]) -> Iterator[s
 def _name(one: Mailbox) -> str:
     """The display name without any sign that could make an address of it."""
     shown = _without_at(name_of(one.phrase))
-    return "" if comparable(shown) == comparable(_without_at(one.address)) else encode_name(shown)
+    if comparable(shown) == comparable(_without_at(one.address)):
+        return ""
+    name = encode_name(shown)
+    return encode_words(shown, lead=4) if name[:1] == '"' and len(name) > LONGEST_QUOTED else name
 
 
 def _nobody(one: Mailbox) -> str:
@@ -131,9 +138,9 @@ def _nobody(one: Mailbox) -> str:
     if name == address:
         name = ""
     shown = f"{name} ({address})" if name and address else name or address or "unknown"
-    if not shown.isascii() or "=?" in shown:
-        return f"{encode_words(shown, lead=4)}:;"
-    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '":;'
+    quoted = '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    plain = shown.isascii() and "=?" not in shown and len(quoted) <= LONGEST_QUOTED
+    return f"{quoted if plain else encode_words(shown, lead=4)}:;"
 
 
 def _without_at(text: str) -> str:
@@ -147,11 +154,14 @@ def _written(address: str) -> str:
 
 
 def _folded(name: str, pieces: Sequence[str]) -> bytes:
-    """A field of list elements, a line for as many as fit into 78 columns; long elements are broken at blanks."""
+    """A field of list elements, a line for as many as fit into 78 columns; long elements are broken at blanks.
+
+    Quoted strings are not: Python's `email.utils.getaddresses`, for one, loses an address after a fold within one.
+    """
     lines, line = [], f"{name}:"
     for number, piece in enumerate(pieces, 1):
         text = piece if number == len(pieces) else piece + ","
-        for word in text.split(" ") if len(text) >= LINE_WISH else [text]:
+        for word in _WHOLE.findall(text) if len(text) >= LINE_WISH else [text]:
             if len(line) + 1 + len(word) > LINE_WISH and line != f"{name}:":
                 lines.append(line)
                 line = ""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from relay import events
 from relay.config.values import read_duration
-from relay.spool.contract import Changed, Filter, LaneSummary, Spool
+from relay.spool.contract import Changed, Filter, LaneSummary, Part, Spool
 from relay.web.page import asked, fields, go, inner, page_of, shown, text
 from relay.web.shown import plural
 
@@ -21,6 +21,8 @@ COUNTED = 1000
 """Matches of a filter that are counted one by one before a confirmation; beyond it says "or more"."""
 FOUND = 50
 """Messages that a search shows."""
+PATIENCE = 0.04
+"""Seconds that a view looks through a long queue for what is rare; then it shows what it has, and offers to go on."""
 STATES = ("queued", "active", "deferred", "held")
 VERBS = {
     "retry": "Try now",
@@ -88,12 +90,13 @@ async def queue(request: web.Request) -> web.Response:
         chosen = wanted.to_filter(desk.now())
     except ValueError as error:
         return shown(
-            request, "queue.html", 422, **{**facts, "error": f"The age {error}."}, views=[], following=""
-        )
+            request, "queue.html", 422, **{**facts, "error": f"The age {error}."}, views=[], following="", reached=None,
+        )  # fmt: skip
     after = asked(request, "after", 20)
-    views = await desk.spool.find(chosen, limit=PAGE + 1, after=after or None)
-    following = views[PAGE - 1].id if len(views) > PAGE else ""
-    return shown(request, "queue.html", **{**facts, "after": after}, views=views[:PAGE], following=following)
+    part = await desk.spool.find_within(chosen, limit=PAGE + 1, after=after or None, seconds=PATIENCE)
+    following = part.found[PAGE - 1].id if len(part.found) > PAGE else part.reached or ""
+    return shown(request, "queue.html", **{**facts, "after": after}, views=part.found[:PAGE], following=following,
+                 reached=part.reached)  # fmt: skip
 
 
 def count(lanes: list[LaneSummary], wanted: Wanted) -> int | None:
@@ -112,8 +115,15 @@ def _open(one: LaneSummary) -> int:
 async def find(request: web.Request) -> web.Response:
     """Messages by id, Message-ID, sender or recipient; finished ones, too."""
     said = asked(request, "text", 300)
-    traces = await page_of(request).desk.spool.trace(said, limit=FOUND) if said else []
-    return shown(request, "find.html", text=said, traces=traces, most=FOUND)
+    before = asked(request, "before", 20)
+    spool = page_of(request).desk.spool
+    part = (
+        await spool.trace_within(said, limit=FOUND, before=before or None, seconds=PATIENCE)
+        if said
+        else Part([], None)
+    )
+    return shown(request, "find.html", text=said, traces=part.found, most=FOUND, before=before, reached=part.reached,
+                 further=urlencode({"text": said, "before": part.reached or ""}))  # fmt: skip
 
 
 async def act(request: web.Request) -> web.Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,7 @@ from relay.deliver.graph.judge import judge_answer
 from relay.deliver.graph.witness import Witness
 from relay.deliver.phases import Phase
 from relay.message import Outcome, Result, Trouble
-from relay.settings import Upstream
+from relay.settings import Upstream, UserLogin
 from relay.tokens.contract import Resource, Token
 from tests.deliver.desk import make_upstream
 from tests.deliver.graph.kit import Kept
@@ -43,9 +44,10 @@ class Tokens:
 
     def __init__(self, smtp: tuple[str, ...] = (), graph: tuple[str, ...] = ()) -> None:
         self.roles = {Resource.SMTP: smtp, Resource.GRAPH: graph}
+        self.scopes: dict[Resource, tuple[str, ...]] = {}
 
     async def token(self, resource: Resource) -> Token:
-        return Token("t", resource, 2e9, self.roles[resource])
+        return Token("t", resource, 2e9, self.roles[resource], scopes=self.scopes.get(resource, ()))
 
     def discard(self, token: Token) -> None:
         return None
@@ -181,6 +183,31 @@ async def test_without_any_right_smtp_is_asked_seldom_and_graph_at_every_try() -
     bench.tokens.roles[Resource.GRAPH] = ("Mail.Send",)
     await bench.open()
     assert bench.chosen() == "graph"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "tried", "why"),
+    [
+        ({Resource.SMTP: ("SMTP.Send",)}, "smtp a", "the token carries SMTP.Send"),
+        (
+            {Resource.GRAPH: ("Mail.Send",)},
+            "graph a",
+            "the token carries Graph's Mail.Send and not SMTP.Send",
+        ),
+    ],
+)
+async def test_what_a_user_allowed_decides_as_a_role_does(
+    scopes: dict[Resource, tuple[str, ...]], tried: str, why: str, tmp_path: Path
+) -> None:
+    bench = Bench()
+    bench.upstream = make_upstream(
+        587, None, transport="auto", credential=UserLogin(tmp_path / "login", A, None)
+    )
+    bench.tokens.scopes = scopes
+    await bench.open()
+    choice = bench.choices.of("M365")
+    assert choice is not None
+    assert (bench.tried, choice.why) == ([tried], why)
 
 
 async def test_a_proof_that_is_repeated_is_no_news() -> None:

@@ -99,7 +99,7 @@ async def test_without_the_permission_it_is_held(tmp_path: Path) -> None:
             "API permissions",
             "Mail.ReadWrite",
             "Grant admin consent",
-            "transport: smtp",
+            "SMTP.SendAsApp",
         ):
             assert words in result.outcome.remedy
         assert (office.begin.calls, office.sim.messages) == (0, [])
@@ -455,12 +455,28 @@ async def test_one_request_that_is_too_large_after_all_becomes_a_draft(office: O
     assert office.left_behind == []
 
 
+@pytest.mark.parametrize(
+    ("smallest", "steps"), [(3_000_000, [201, 201, 202]), (3 * 2**20, [201, 400, 201, 202])]
+)
+async def test_a_file_of_about_three_megabytes_goes_by_the_way_that_takes_it(
+    office: Office, smallest: int, steps: list[int]
+) -> None:
+    """No request above 4,000,000 octets where a session takes the file; else by POST."""
+    office.sim.state.limits.graph_attachment_size = smallest
+    body, parcel = make_scan(3_100_000)
+    result = await office.send(parcel)
+    assert result.outcome is not None and result.outcome.result is Result.SENT
+    assert office.http.steps("POST ") == steps
+    assert digests(office) == [("scan-0.pdf", hashlib.sha256(body.file(3_100_000)).hexdigest())]
+    assert office.left_behind == []
+
+
 async def test_a_file_just_too_large_for_a_post_gets_a_session(office: Office) -> None:
     """413 for a file below 3 MB leads to an upload session."""
     office.sim.state.limits.graph_request_size = 3_800_000
     office.sim.state.limits.graph_attachment_size = 2_800_000
-    body, parcel = make_scan(3_000_000)
+    body, parcel = make_scan(2_900_000)
     result = await office.send(parcel)
     assert result.outcome is not None and result.outcome.result is Result.SENT
     assert office.http.steps("POST ") == [201, 413, 201, 202]
-    assert digests(office) == [("scan-0.pdf", hashlib.sha256(body.file(3_000_000)).hexdigest())]
+    assert digests(office) == [("scan-0.pdf", hashlib.sha256(body.file(2_900_000)).hexdigest())]

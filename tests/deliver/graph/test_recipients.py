@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import email
 import email.policy
+import email.utils
 import re
 
 import pytest
@@ -121,6 +122,17 @@ def test_a_long_name_of_a_stranger_is_folded_and_parses() -> None:
     assert parsed["To"].addresses == ()
     assert len(parsed["To"].groups) == 1
     assert "at other.example" in str(parsed["To"])
+
+
+@pytest.mark.parametrize(
+    "name", ["Long, name " * 12, "Long name (with more) " * 12, 'Long \\"quoted\\" name, ' * 9]
+)
+def test_readers_that_do_not_unfold_find_the_recipient_after_a_long_name(name: str) -> None:
+    """Python's `email.utils.getaddresses` loses an address whose quoted name is folded."""
+    out = header_for("a@x.example", head=f'To: "{name}" <a@x.example>, "{name}" <b@x.example>\r\n'.encode())
+    raw = email.message_from_bytes(out).get_all("to", [])
+    assert [address for _, address in email.utils.getaddresses(raw) if address] == ["a@x.example"]
+    assert max(map(len, out.split(b"\r\n"))) <= 78
 
 
 def test_addresses_beyond_ascii() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,20 @@ async def test_retry_after_is_obeyed_and_costs_the_message_nothing(tmp_path: Pat
         assert (outcome.wait, outcome.slow, outcome.counts) == (17.0, True, False)
 
 
+async def test_what_an_upload_is_told_to_wait_all_mail_of_the_mailbox_waits(tmp_path: Path) -> None:
+    """Retry-After counts for app and mailbox: nothing of it is sent over another connection meanwhile."""
+    async with tenant(tmp_path, "Mail.Send", "Mail.ReadWrite") as one:
+        await one.send()  # the choice, tokens and the first connection are there
+        one.sim.faults.add(Fault("graph-session", "reply", "429 ApplicationThrottled slow", seconds=2))
+        upload = asyncio.create_task(one.send(body=b"x" * 5_000_000))
+        async with asyncio.timeout(20):
+            while not one.sim.counters["faults"]:
+                await asyncio.sleep(0.01)
+            assert (await one.send()).result is Result.SENT
+            assert (await upload).result is Result.SENT
+        assert one.sim.limits_report()["graph"]["early_retries"] == {}
+
+
 async def test_an_expired_token_is_renewed_within_the_attempt(tmp_path: Path) -> None:
     async with tenant(tmp_path, "Mail.Send") as one:
         await one.send()
@@ -187,6 +203,25 @@ async def test_a_large_message_without_read_write_is_held_with_the_remedy(tmp_pa
         assert one.sim.messages == []
 
 
+async def test_large_mail_goes_at_the_first_try_after_read_write_was_granted(tmp_path: Path) -> None:
+    """The token is older than the consent: it is fetched again, at once after a reload."""
+    async with tenant(tmp_path, "Mail.Send") as one:
+        assert (await one.send(body=b"x" * 5_000_000)).code == "mail-readwrite-missing"
+        await one.sim.change(permissions=["Mail.Send", "Mail.ReadWrite"])
+        one.reload()
+        assert (await one.send(body=b"x" * 5_000_000)).result is Result.SENT
+        assert len(one.sim.messages) == 1
+
+
+async def test_a_missing_permission_costs_no_token_that_still_serves(tmp_path: Path) -> None:
+    """Entra away and large mail held: mail of usual size goes on."""
+    async with tenant(tmp_path, "Mail.Send") as one:
+        await one.send()
+        await one.sim.change(entra_down="refuse")
+        assert (await one.send(body=b"x" * 5_000_000)).code == "mail-readwrite-missing"
+        assert (await one.send()).result is Result.SENT
+
+
 @pytest.mark.parametrize(
     ("lost_at", "complete", "uncertain"),
     [
@@ -243,3 +278,47 @@ async def test_no_token_no_connection(tmp_path: Path) -> None:
         with pytest.raises(Trouble) as caught:
             await one.open()
         assert (caught.value.outcome.result, caught.value.outcome.scope) == (Result.HELD, Scope.UPSTREAM)
+
+
+class StuckBody:
+    """A body of which nothing can be read until somebody lets it."""
+
+    size = 7
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.free = asyncio.Event()
+
+    async def chunks(self, block: int = 65536) -> AsyncIterator[bytes]:
+        self.asked.set()
+        await self.free.wait()
+        yield b"Hello\r\n"
+
+
+async def test_a_request_that_is_not_complete_can_be_abandoned(tmp_path: Path) -> None:
+    async with tenant(tmp_path, "Mail.Send") as one:
+        connection, body = await one.open(), StuckBody()
+        assert not connection.abandon()
+        under_way = asyncio.ensure_future(one.send(connection=connection, body=body))
+        await asyncio.wait_for(body.asked.wait(), 10)
+        assert connection.abandon()
+        outcome = await asyncio.wait_for(under_way, 5)
+        assert (outcome.result, outcome.code, outcome.uncertain) == (Result.DEFERRED, "abandoned", False)
+        assert not connection.usable()
+        assert not connection.abandon()
+        body.free.set()
+        assert (await one.send()).result is Result.SENT
+        assert len(one.sim.messages) == 1
+
+
+async def test_a_request_that_is_complete_cannot_be_abandoned(tmp_path: Path) -> None:
+    async with tenant(tmp_path, "Mail.Send") as one:
+        connection = await one.open()
+        one.sim.faults.add(Fault("graph-send", "delay", seconds=0.5))
+        under_way = asyncio.ensure_future(one.send(connection=connection))
+        while not under_way.done():
+            await asyncio.wait([under_way], timeout=0.02)
+            if one.begin.calls:
+                assert not connection.abandon()
+        assert (await under_way).result is Result.SENT
+        await connection.close()

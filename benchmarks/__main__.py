@@ -1,0 +1,96 @@
+"""`python -m benchmarks`: the short set, in under five minutes. `python -m benchmarks --long`: the rest."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import fairness, goodput, handshakes, kit, latency, memory, postfix, scale, throughput, upkeep
+from benchmarks.kit import Row
+
+Part = Callable[[Path], list[Row]]
+
+
+def _beside_postfix(folder: Path) -> list[Row]:
+    missing = postfix.available()
+    if missing:
+        raise RuntimeError(missing)
+    with kit.simulator(folder / "simulator") as simulator:
+        return [
+            throughput.accept(folder, simulator, 3000, 3),
+            throughput.relay_through(folder, simulator, 3000, 3),
+            throughput.relay_through(folder, simulator, 20, 2, size=throughput.LARGE, clients=4),
+        ]
+
+
+def _idle(folder: Path) -> list[Row]:
+    with kit.simulator(folder / "simulator") as simulator:
+        return memory.idle(folder, simulator)
+
+
+def _large(folder: Path) -> list[Row]:
+    with kit.simulator(
+        folder / "simulator", "--messages-per-minute", "0", "--message-size", "100MB"
+    ) as simulator:
+        return [memory.large(folder, simulator)]
+
+
+SHORT: dict[str, Part] = {
+    "throughput": _beside_postfix,
+    "memory": _idle,
+    "latency": lambda folder: latency.measure(folder, 1),
+    "fairness": lambda folder: fairness.measure(folder, 1),
+    "handshakes": lambda folder: handshakes.measure(folder, 1),
+    "scale": lambda folder: scale.measure(folder, scale.QUEUED[:2]),
+}
+LONG: dict[str, Part] = {
+    "memory": _large,
+    "goodput": lambda folder: goodput.measure(folder, 3),
+    "upkeep": lambda folder: upkeep.measure(folder, 1),
+    "scale": lambda folder: scale.measure(folder, scale.QUEUED),
+}
+
+
+def _run(parts: dict[str, Part], folder: Path) -> tuple[list[Row], bool]:
+    """All rows, and whether every part could be measured: one that cannot costs the others nothing."""
+    rows: list[Row] = []
+    whole = True
+    for name, part in parts.items():
+        print(f"{name} ...", flush=True)
+        try:
+            (folder / name).mkdir()
+            (folder / name).chmod(0o755)
+            rows += part(folder / name)
+        except Exception:
+            traceback.print_exc()
+            whole = False
+    return rows, whole
+
+
+def main() -> int:
+    """Exit status 0 when every target was reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--long", action="store_true", help="large messages, goodput, upkeep, a million queued"
+    )
+    parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results/")
+    options = parser.parse_args()
+    name = "long" if options.long else "short"
+    out = options.out or kit.RESULTS / f"{name}.json"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    began = time.monotonic()
+    with kit.workshop() as folder:
+        rows, whole = _run(LONG if options.long else SHORT, folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    reached = kit.show(rows, out)
+    print(f"{time.monotonic() - began:.0f} s; {out}")
+    return 0 if reached and whole else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

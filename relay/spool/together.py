@@ -1,0 +1,127 @@
+"""The changes that every message needs, made for many at once: an attempt begins, an attempt is settled.
+
+Few statements, however many messages: see `relay.spool.writer`. Storing, the third, is `relay.spool.intake.insert_all`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+from relay.errors import SpoolError
+from relay.message import Result
+from relay.spool.contract import Settlement
+from relay.spool.delivery import begin, conclude, count_at_the_end, recipient_changes, states_of, trace_of
+from relay.spool.records import ACTIVE, as_json, columns, event_row
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """One attempt that starts."""
+
+    number: int
+    now_ms: int
+    recipients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """One attempt that ended well."""
+
+    number: int
+    now_ms: int
+    done: Settlement
+
+
+_BEGIN = (
+    "UPDATE message SET begun = ? WHERE id IN (SELECT value FROM json_each(?)) AND state = 1 AND begun IS NULL"
+    " RETURNING id, lane"
+)
+_USE = (
+    "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
+    " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients"
+)
+
+
+def begin_all(connection: sqlite3.Connection, attempts: list[Beginning]) -> list[None]:
+    """Mark attempts and count them in their lanes' usage. Raises SpoolError when one of the messages is not claimed."""
+    latest = max(one.now_ms for one in attempts)
+    rows = connection.execute(_BEGIN, (latest, as_json([one.number for one in attempts]))).fetchall()
+    lanes: dict[int, int] = dict(rows)
+    second = latest // 1000
+    used: dict[tuple[int, int, int], tuple[int, int]] = {}
+    for one in attempts:
+        if one.number not in lanes:  # it goes on after a part of it went (or is not claimed, which this says)
+            begin(connection, one.number, one.now_ms, one.recipients, {})
+            continue
+        for key in ((lanes[one.number], 1, second), (lanes[one.number], 60, second - second % 60)):
+            messages, recipients = used.get(key, (0, 0))
+            used[key] = messages + 1, recipients + one.recipients
+    connection.executemany(_USE, [(*key, *count) for key, count in used.items()])
+    return [None] * len(attempts)
+
+
+def is_plain(done: Settlement) -> bool:
+    """Whether it is the usual one: all that was tried is delivered, and nothing else is to be written down."""
+    return (
+        bool(done.outcomes)
+        and all(one.result is Result.SENT and not one.uncertain for one in done.outcomes.values())
+        and not (
+            done.move_to or done.notices or done.behind or done.delay_noticed or done.withdraw or done.keep
+        )
+    )
+
+
+_FIND = (
+    "SELECT m.id, m.state, m.begun, m.lane, c.body IS NULL, c.size FROM json_each(?) j JOIN message m ON m.id = j.value"
+    " LEFT JOIN content c ON c.message = m.id"
+)
+_SET_RECIPIENTS = (
+    "UPDATE recipient SET state = json_extract(j.value, '$[0]'), code = json_extract(j.value, '$[1]'),"
+    " text = json_extract(j.value, '$[2]') FROM json_each(?) j WHERE message = json_extract(j.value, '$[3]')"
+    " AND address = json_extract(j.value, '$[4]') AND state IN (0, 2, 3)"
+)
+_TRACE = f"INSERT INTO event (message, at, event, fields) SELECT {columns(4)} FROM json_each(?)"
+_NOT_SENT = (
+    "SELECT DISTINCT message FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
+    " AND state NOT IN (5, 7)"
+)
+_FINISH = (
+    "UPDATE message SET state = 4, begun = NULL, due = NULL, held_since = NULL, hold_key = NULL, finished = ?"
+    " WHERE id IN (SELECT value FROM json_each(?))"
+)
+_FORGET = "DELETE FROM content WHERE message IN (SELECT value FROM json_each(?))"
+
+
+def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[tuple[bool, int]]:
+    """`relay.spool.delivery.settle` for plain ones; for each, whether its body is a file that must now go, and the
+    octets of content that went.
+
+    Raises SpoolError when one of the messages is not claimed.
+    """
+    numbers = as_json([one.number for one in endings])
+    found = {row[0]: row for row in connection.execute(_FIND, (numbers,))}
+    for one in endings:
+        row = found.get(one.number)
+        if row is None or row[1] != ACTIVE:
+            raise SpoolError(f"message {one.done.id} is not claimed")
+        count_at_the_end(connection, row[3], row[2], one.now_ms)
+    changes = [change for one in endings for change in recipient_changes(one.number, one.done.outcomes)]
+    connection.execute(_SET_RECIPIENTS, (as_json(changes),))
+    trace = [event_row(one.number, *line) for one in endings for line in trace_of(one.done)]
+    connection.execute(_TRACE, (as_json(trace),))
+    others = {number for (number,) in connection.execute(_NOT_SENT, (numbers,))}
+    finished = as_json([one.number for one in endings if one.number not in others])
+    connection.execute(_FINISH, (max(one.now_ms for one in endings), finished))
+    connection.execute(_FORGET, (finished,))
+    gone = [one.number not in others or _conclude(connection, one) for one in endings]
+    return [
+        (bool(found[one.number][4]), found[one.number][5] or 0) if went else (False, 0)
+        for one, went in zip(endings, gone, strict=True)
+    ]
+
+
+def _conclude(connection: sqlite3.Connection, one: Ending) -> bool:
+    """Another of its recipients waits, or was refused for good before."""
+    kept = states_of(connection, one.number)
+    return conclude(connection, one.number, one.done, one.now_ms, kept, attempted=True)
