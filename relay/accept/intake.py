@@ -7,9 +7,10 @@ broke goes to the log, not to the client.
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from relay import events
@@ -83,6 +84,8 @@ class Arrival:
     """Seconds that the client waits for Exchange's own answer; None: it is answered when the message is safe here."""
     gone: asyncio.Event | None = None
     """Set when the client leaves while it waits."""
+    came: float = field(default_factory=time.monotonic)
+    """When its last octet was here; for the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,7 @@ class Intake:
         return _refused(arrival, replies.encode(reply))
 
     def _accepted(self, arrival: Arrival, message: NewMessage) -> Answer:
+        events.took("accept", time.monotonic() - arrival.came)
         events.accepted(
             id=arrival.draft.id,
             client=replies.clean(message.client.label),

@@ -24,22 +24,28 @@ class Certificates:
     def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
         self._made_from: object = None
+        self._failed: object = None
 
     def context(self, tls: ListenerTls) -> ssl.SSLContext | None:
         """The context for these settings, None for mode ``none``. Raises OSError with what to mend."""
         if tls.mode == "none":
             return None
-        state = (tls, _stamp(tls.certificate), _stamp(tls.key))
+        state = _state(tls)
         if self._context is None or state != self._made_from:
             self._context = build(tls)
             self._made_from = state
         return self._context
+
+    def changed(self, tls: ListenerTls) -> bool:
+        """Whether the files are others than those in use, and than those that could not be used last."""
+        return tls.mode != "none" and _state(tls) not in (self._made_from, self._failed)
 
     def renewed(self, tls: ListenerTls) -> ssl.SSLContext | None:
         """The same at a reload: when the new files cannot be used, the old context stays and it is said."""
         try:
             return self.context(tls)
         except OSError as error:
+            self._failed = _state(tls)
             events.trouble(
                 where="accept.tls",
                 what=f"{error}; the certificate loaded before stays in use",
@@ -112,6 +118,10 @@ def _shake(end: ssl.SSLObject) -> bool:
     except ssl.SSLWantReadError:
         return False
     return True
+
+
+def _state(tls: ListenerTls) -> tuple[object, ...]:
+    return tls, _stamp(tls.certificate), _stamp(tls.key)
 
 
 def _stamp(path: Path | None) -> tuple[int, int] | None:

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from relay.clock import SystemClock
-from relay.daemon import LiveRouter
 from relay.deliver.courier import RelayCourier
 from relay.deliver.phases import Phase
+from relay.liverouter import LiveRouter
 from relay.message import Envelope, Recipient
 from relay.ownmail import OwnMail
 from relay.schedule.lane import Lane
