@@ -1,19 +1,22 @@
-# docker build -t relay .
-# As a sidecar the environment is enough; see docs/connect-sidecar.md.
-FROM python:3.13-slim AS build
+# docker build -t relay .          (or podman, buildah; see docs/containers.md)
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY relay relay
-RUN python -m venv /opt/relay && /opt/relay/bin/pip install --no-cache-dir --quiet '.[postgresql]'
+# pip itself stays behind: nothing in the result installs or builds anything
+RUN python3 -m venv /opt/relay \
+    && /opt/relay/bin/pip install --no-cache-dir --quiet '.[postgresql]' \
+    && /opt/relay/bin/pip uninstall --yes --quiet pip setuptools
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/relay /opt/relay
 RUN useradd --system --uid 10001 --home-dir /var/lib/relay --shell /usr/sbin/nologin relay \
     && install -d -o relay -g relay -m 0700 /var/lib/relay
-ENV PATH=/opt/relay/bin:$PATH \
+ENV PATH=/opt/relay/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     RELAY_SPOOL_URL=sqlite:////var/lib/relay/spool.db
-USER relay
+USER 10001
 WORKDIR /var/lib/relay
 # accepted mail lives here: without a volume it goes with the container
 VOLUME /var/lib/relay

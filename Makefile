@@ -1,15 +1,21 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
+# make audit  known vulnerabilities of the libraries in use (asks the internet)
+# make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
 PYTHON ?= python3
 BIN := .venv/bin
 # tests wait more than they compute: a few at once, also on two cores
 WORKERS ?= 3
 PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
+# mail servers start as root: their tests run apart where we are not
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n env PYTHONDONTWRITEBYTECODE=1)
 SOURCES := $(wildcard relay tests benchmarks)
 
-.PHONY: setup demo test tools lint types bench bench-long clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: setup demo test tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -25,7 +31,8 @@ demo: setup
 	@$(BIN)/relay demo
 
 test: setup tools lint types
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(if $(SUDO),--ignore=tests/interop)
+	$(if $(SUDO),$(SUDO) $(BIN)/pytest -p no:cacheprovider tests/interop)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it
@@ -44,6 +51,20 @@ bench: setup
 
 bench-long: setup
 	$(BIN)/python -m benchmarks --long
+
+# in a folder of its own: neither tool is a dependency of anything
+audit: setup
+	@test -x .tools/audit/bin/pip-audit || { $(PYTHON) -m venv .tools/audit && .tools/audit/bin/pip -q install pip-audit; }
+	$(PIP) freeze --exclude-editable > .tools/audit/installed.txt
+	.tools/audit/bin/pip-audit --requirement .tools/audit/installed.txt --no-deps --disable-pip --strict
+
+fuzz: setup
+	$(PIP) install atheris
+	mkdir -p .tools/fuzz
+	for target in message commands; do \
+	  PYTHONPATH=. $(BIN)/python tests/fuzz/atheris_$$target.py -max_total_time=$(FUZZ_SECONDS) -max_len=8192 \
+	    -artifact_prefix=.tools/fuzz/ || exit 1; \
+	done
 
 clean:
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def fill(database: Path, lane: str, count: int) -> None:
         connection.execute("COMMIT")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
+    with database.open("rb+") as file:
+        os.fsync(file.fileno())  # else the first start would pay for it
 
 
 def message(lane: str, source: str) -> NewMessage:

@@ -6,40 +6,39 @@ import asyncio
 import contextlib
 import gc
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
-from relay import events, logs, status
+from relay import events, logs, supervisor
 from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import PAUSE, Alarms
+from relay.answering import Answering
 from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
-from relay.errors import ControlError, RelayError, SpoolError
+from relay.errors import RelayError
+from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
-from relay.message import Client
-from relay.ownmail import OWN_MAIL, OwnMail
+from relay.liverouter import LiveRouter
+from relay.memory import Memory
+from relay.ownmail import OwnMail, our_name
 from relay.pages import Pages
-from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
-from relay.schedule.lane import Lane
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Claim, Spool, lane_parts
+from relay.spool.contract import Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
-from relay.status import LaneHealth, held_health
 from relay.tokens.entra import EntraTokens
 
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
 
-_SLOW_DIAL = 10.0
-"""Seconds after which a connection that is still being made is worth a word in `relay status`."""
+LOOK_AT_CERTIFICATES = 30.0
+"""Seconds between two looks at the files of TLS certificates."""
 
 Load = Callable[[], Settings]
 
@@ -49,13 +48,17 @@ def build_spool(settings: Settings) -> Spool:
     return spool_for(settings.spool)
 
 
-def serve(load: Load) -> int:
-    """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start."""
+def serve(load: Load, take_stop: Callable[[Callable[[], None]], None] | None = None) -> int:
+    """`relay run`: until SIGTERM or SIGINT. Exit status 0, or 1 when it could not start.
+
+    ``take_stop`` is given a function that ends it, for any thread to call: a service of Windows gets no signals.
+    """
+    harden()
     settings = load()
     logs.configure(settings.log)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(_run(settings, load))
+            return runner.run(_run(settings, load, take_stop))
     finally:
         logs.flush()
 
@@ -68,21 +71,30 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _run(settings: Settings, load: Load) -> int:
-    daemon = Daemon(settings, load)
+async def _run(settings: Settings, load: Load, take_stop: Callable[[Callable[[], None]], None] | None) -> int:
+    daemon = Daemon(settings, load, supervisor.inherited())
     stop = asyncio.Event()
-    _watch_signals(daemon, stop)
+    watched = asyncio.ensure_future(supervisor.keep_watched())
+    if take_stop is None:
+        _watch_signals(daemon, stop)
+    else:
+        loop = asyncio.get_running_loop()
+        take_stop(lambda: _call(loop, stop))
     try:
         if not await _started(daemon, stop):
             return 0
     except (RelayError, OSError) as error:
         events.trouble(where="start", what=str(error), remedy=getattr(error, "remedy", ""))
+        supervisor.notify(f"STATUS=could not start: {error}")
+        watched.cancel()
         await daemon.stop(0.0)
         return 1
     _calm_collector()
     await _told_to_stop(daemon, stop)
+    supervisor.notify("STOPPING=1", "STATUS=finishing what is in flight")
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
+    watched.cancel()
     events.notice(what="stopped")
     return 1 if daemon.spool.standing_by else 0
 
@@ -128,14 +140,9 @@ def _watch_signals(daemon: Daemon, stop: asyncio.Event) -> None:
         signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stop.set))
 
 
-def our_name() -> str:
-    """The name this host gives itself in banner and EHLO; one with a dot where there is one."""
-    name = socket.gethostname()
-    if "." not in name:
-        full = socket.getfqdn()
-        name = full if "." in full and not full.startswith("localhost") else name
-    clean = "".join(letter for letter in name if letter.isascii() and (letter.isalnum() or letter in ".-"))
-    return clean.strip(".-") or "relay"
+def _call(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # over already
+        loop.call_soon_threadsafe(stop.set)
 
 
 def _say(where: str, error: Exception) -> None:
@@ -146,53 +153,13 @@ def _say(where: str, error: Exception) -> None:
         events.trouble(where=where, what=f"unexpected error: {error!r}", error=error)
 
 
-class LiveRouter:
-    """The router of the moment: the rules of the last load, and the lanes that are held just now."""
-
-    def __init__(self, settings: Settings, own: OwnMail) -> None:
-        self.rules = Router(settings)
-        self._own = own
-        self.scheduler: Scheduler | None = None
-
-    def route(self, sender: str, header_from: tuple[str, ...], client: Client) -> Route:
-        """See `relay.rewrite.route.Router.route`; our own mail has a way of its own."""
-        if client.listener == OWN_MAIL:
-            return self._own.route(header_from)
-        return self.rules.route(sender, header_from, client)
-
-    def choose(self, route: Route, source: str = "") -> str:
-        """A lane of the route; of a pool, the next one that is not held."""
-        if len(route.mailboxes) == 1 or self.scheduler is None:
-            return self.rules.choose(route, source)
-        return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
-
-    def uses(self, lane: str) -> bool:
-        """Whether mail, our own included, can come to that lane."""
-        return self.rules.uses(lane) or self._own.uses(lane)
-
-    def identity(self, claim: Claim) -> str:
-        """The From address that today's rules give a message."""
-        original = claim.header_from[0] if claim.header_from else claim.envelope.sender
-        try:
-            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
-        except Refused:
-            return original
-        return route.from_address or original
-
-    def lane_for(self, claim: Claim) -> str | None:
-        """The lane that today's rules give a waiting message; None when they refuse it."""
-        try:
-            route = self.route(claim.envelope.sender, claim.header_from, claim.client)
-        except Refused:
-            return None
-        return claim.lane if claim.lane in route.lanes else self.choose(route, claim.source)
-
-
 class Daemon:
     """All rooms of one running relay."""
 
-    def __init__(self, settings: Settings, load: Load) -> None:
+    def __init__(self, settings: Settings, load: Load, inherited: supervisor.Inherited | None = None) -> None:
+        """``load`` reads the configuration again; ``inherited``: sockets that the service manager holds open."""
         self.settings = settings
+        self._inherited = inherited or supervisor.Inherited()
         self._load = load
         self.clock = SystemClock()
         self.hostname = our_name()
@@ -211,9 +178,12 @@ class Daemon:
         self.alarms = Alarms(self.spool, self.scheduler, self.own, self.keeper, self.clock)
         self.router.scheduler = self.scheduler
         self.listeners: dict[str, ListenerServer] = {}
+        self._answering = Answering(self)
         self.control = ControlServer(control_path(settings), self.answer)
         self.started: float | None = None
         self.pages = Pages(self)
+        self.memory = Memory()
+        self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -222,6 +192,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Spool, listeners, control, lanes: in this order, so that clients are served before old mail is looked at."""
+        self._forget = events.watch(self.memory)
         self.pages.watch()
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
@@ -241,9 +212,11 @@ class Daemon:
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
         self._spawn(self._keep_credentials())
+        self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
+        supervisor.ready(f"listening on {binds}")
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -260,6 +233,8 @@ class Daemon:
             await tokens.close()
         await self.control.stop()
         await self.spool.close()
+        self._inherited.close()
+        self._forget()
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -273,7 +248,8 @@ class Daemon:
         try:
             for one in settings.listeners:
                 if one.bind not in self.listeners:
-                    fresh[one.bind] = ListenerServer(one, intake, hostname=self.hostname)
+                    sock = self._inherited.take(one.host, one.port)
+                    fresh[one.bind] = ListenerServer(one, intake, hostname=self.hostname, sock=sock)
                     await fresh[one.bind].start()
         except OSError:
             for server in fresh.values():
@@ -283,6 +259,11 @@ class Daemon:
             if one.bind in self.listeners:
                 self.listeners[one.bind].update(one, intake)
         self.listeners.update(fresh)
+        for address in self._inherited.idle():
+            events.trouble(
+                where="start", what=f"systemd listens on {address} for relay, and no listener has that address",
+                remedy=f"Add `- bind: {address}` to listeners, or take it out of relay.socket: clients wait there in vain.",
+            )  # fmt: skip
 
     def _intake(self, settings: Settings) -> Intake:
         return Intake(
@@ -322,6 +303,17 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _watch_certificates(self) -> None:
+        """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
+        while True:
+            await self.clock.sleep(LOOK_AT_CERTIFICATES)
+            try:
+                for one in tuple(self.listeners.values()):
+                    one.renew()
+                self.pages.renew()
+            except Exception as error:
+                _say("certificates", error)
+
     async def _keep_credentials(self) -> None:
         while True:
             try:
@@ -356,12 +348,20 @@ class Daemon:
             what = "nothing was changed" if isinstance(error, (ConfigError, OSError)) else "not all was done"
             remedy = getattr(error, "remedy", "") or "Mend the configuration and reload again."
             events.trouble(where="reload", what=f"{what}: {error}", remedy=remedy)
+            supervisor.notify(f"STATUS=reload: {what}: {error}".replace("\n", " "))
 
     async def reload(self) -> None:
         """Read the configuration again; one that is faulty or cannot be listened with changes nothing.
 
         Raises ConfigError, OSError (a listener), or SpoolError (then it is in force, but not all waiting mail was told).
         """
+        supervisor.reloading()
+        try:
+            await self._reload()
+        finally:
+            supervisor.ready("listening on " + ", ".join(self.listeners))
+
+    async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
         if settings.spool.url != self.settings.spool.url:
             events.advice(
@@ -399,96 +399,16 @@ class Daemon:
             if before is not None:
                 await before.close()
 
-    # control
+    # what is asked of it
 
     async def answer(self, do: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """What `relay.control.ask` asks."""
-        if do == "status":
-            return await self.status()
-        if do == "health":
-            return await self.health()
-        if do in ("wake", "release", "check"):
-            self.courier.revisit()
-            for tokens in self.tokens.values():
-                tokens.retry_now()
-            lanes = [str(lane) for lane in payload.get("lanes", [])]
-            await self.scheduler.refresh(lanes, probe_now=do == "release")
-            return {}
-        if do == "reload":
-            try:
-                await self.reload()
-            except OSError as error:
-                raise ControlError(f"nothing was changed: {error}") from error
-            return {}
-        raise ControlError(f"the running relay does not know {do!r}")
+        """What `relay.control.ask` asks. Raises RelayError."""
+        return await self._answering.answer(do, payload)
 
     async def health(self) -> dict[str, Any]:
-        """Live and ready: listening, and the spool takes mail."""
-        reasons = []
-        if not self.listeners or self.started is None:
-            reasons.append("not listening yet")
-        try:
-            if not await self.spool.has_room(1024):
-                reasons.append("the spool is full")
-        except SpoolError as error:
-            reasons.append(str(error))
-        return {"ok": not reasons, "reasons": reasons}
+        """Live and ready, with the reasons why not."""
+        return await self._answering.health()
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""
-        listeners = [
-            {"bind": bind, "connections": one.connections, "accepted": one.accepted, "rejected": one.rejected}
-            for bind, one in self.listeners.items()
-        ]
-        return await status.report(
-            self.settings,
-            self.spool,
-            started=self.started,
-            listeners=listeners,
-            health=self._health_of_lanes(),
-            tokens={name: tokens.states() for name, tokens in self.tokens.items()},
-            credentials={name: tokens.choice for name, tokens in self.tokens.items()},
-            ends=self.keeper.ends,
-            now=self.clock.now(),
-            choices={
-                one.name: choice
-                for one in self.settings.upstreams
-                if (choice := self.courier.choice(one.name))
-            },
-        )
-
-    def _health_of_lanes(self) -> dict[str, LaneHealth]:
-        now = self.clock.now()
-        return {name: self._health_of(lane, now) for name, lane in self.scheduler.lanes.items()}
-
-    def _health_of(self, lane: Lane, now: float) -> LaneHealth:
-        upstream = lane.upstream.name
-        decided = status.transport_of(self.settings, upstream, self.courier.choice(upstream))
-        transport = lane.transport if lane.connected and lane.transport else decided
-        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
-        hold = lane.the_hold()
-        if hold is not None:
-            return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)
-        state, reason, remedy, since = self._slowed(lane, now)
-        return LaneHealth(transport, state, reason, remedy, since, sent, limit, lane.connected)
-
-    def _slowed(self, lane: Lane, now: float) -> tuple[str, str, str, float | None]:
-        """State, reason, remedy and since of a lane that is not held."""
-        opening = min(lane.opening.values(), default=now)
-        backlog = self.alarms.backlog(lane.name)
-        if lane.trouble is not None:
-            return "slowed", lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
-        if now - opening > _SLOW_DIAL:
-            reason = "a connection is being made, and Exchange or Entra ID has not answered yet"
-            remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
-            return "slowed", reason, remedy, opening
-        if lane.limiter.slowed:
-            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
-            return "slowed", reason, "", None
-        if lane.limiter.day_is_full(now):
-            reason = "the mailbox has reached its limit of recipients in 24 hours"
-            remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
-            return "slowed", reason, remedy, None
-        if backlog is not None:
-            return lane.state(), backlog.reason, backlog.remedy, backlog.since
-        return lane.state(), "", "", None
+        return await self._answering.status()

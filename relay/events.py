@@ -23,6 +23,7 @@ def _nowhere(level: str, event: str, fields: Mapping[str, object]) -> None:
 
 _sink: Sink = _nowhere
 _watchers: list[Sink] = []
+_meters: list[Callable[[str, float], None]] = []
 counts: Counter[str] = Counter()
 """How often each event happened in this process, whatever the log's level: the metrics are made of it."""
 
@@ -44,6 +45,18 @@ def watch(watcher: Sink) -> Callable[[], None]:
     """Tell ``watcher`` every event, too, until what this returns is called."""
     _watchers.append(watcher)
     return lambda: _watchers.remove(watcher) if watcher in _watchers else None
+
+
+def took(what: str, seconds: float) -> None:
+    """One duration for the metrics: ``accept``, ``wait``, ``submit``, ``token`` or ``commit``. From any thread."""
+    for meter in _meters:
+        meter(what, seconds)
+
+
+def meter(meter: Callable[[str, float], None]) -> Callable[[], None]:
+    """Tell ``meter`` every duration until what this returns is called. It is called in any thread and must not raise."""
+    _meters.append(meter)
+    return lambda: _meters.remove(meter) if meter in _meters else None
 
 
 def accepted(

@@ -56,6 +56,8 @@ class Envelope:
     """DSN RET: ``FULL`` or ``HDRS``."""
     envid: str | None = None
     """DSN ENVID as sent, xtext not decoded."""
+    long_lines: bool = True
+    """The body holds lines over 998 octets, or nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)

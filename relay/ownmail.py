@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from relay.accept.addresses import matches
 from relay.report.notice import reachable
 from relay.rewrite.contract import Route
@@ -10,7 +12,17 @@ from relay.schedule.lane import Lane, UpstreamState
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name, lane_parts
 
-__all__ = ["OWN_MAIL", "OwnMail"]
+__all__ = ["OWN_MAIL", "OwnMail", "our_name"]
+
+
+def our_name() -> str:
+    """The name this host gives itself in banner and EHLO; one with a dot where there is one."""
+    name = socket.gethostname()
+    if "." not in name:
+        full = socket.getfqdn()
+        name = full if "." in full and not full.startswith("localhost") else name
+    clean = "".join(letter for letter in name if letter.isascii() and (letter.isalnum() or letter in ".-"))
+    return clean.strip(".-") or "relay"
 
 
 class OwnMail:

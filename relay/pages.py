@@ -25,11 +25,12 @@ from relay.errors import RelayError
 from relay.message import Client
 from relay.rewrite.contract import Refused
 from relay.rewrite.route import Router
-from relay.settings import Secret, Settings, Upstream
+from relay.settings import Secret, Settings, Upstream, Web
 from relay.spool.contract import Spool
 from relay.web.desk import MINUTES, News, Preview
 
 if TYPE_CHECKING:
+    from relay.metrics import Metrics
     from relay.web.server import WebServer
 
 KEPT = 300
@@ -132,6 +133,22 @@ class Kept:
                 self._file.unlink()
 
 
+def _seen(web: Web | None) -> tuple[int, ...] | None:
+    """When the page's certificate and key were last changed; None without."""
+    try:
+        return tuple(one.stat().st_mtime_ns for one in (web.certificate, web.key) if one) if web else None
+    except OSError:
+        return None
+
+
+def _cannot_use(error: Exception) -> None:
+    events.trouble(
+        where="web",
+        what=f"the page's certificate cannot be used: {error}",
+        remedy="Mend web.tls and reload; the old one is in use until then.",
+    )
+
+
 def _server_class() -> type[WebServer]:
     """With its libraries: only where there is a page, and not in the event loop, since that takes a while."""
     from relay.web.server import WebServer
@@ -179,6 +196,8 @@ class Pages:
         self._recent = Recent()
         self._unwatch: Callable[[], None] | None = None
         self._server: WebServer | None = None
+        self._metrics: Metrics | None = None
+        self._certificate: tuple[int, ...] | None = None
         self._kept = Kept(daemon.settings)
         self._password = self._kept.read()
 
@@ -188,6 +207,10 @@ class Pages:
         """Remember events from now on, if there is to be a page: also what is said while the daemon starts."""
         if self._unwatch is None and self._daemon.settings.web is not None:
             self._unwatch = events.watch(self._recent)
+            from relay.metrics import Metrics  # a library that only a page needs
+
+            self._metrics = Metrics()
+            self._metrics.watch()
 
     async def start(self) -> None:
         """Serve the page, when one is configured. What fails is said, and mail goes on without it."""
@@ -201,8 +224,7 @@ class Pages:
             try:
                 self._server.update(web)
             except (OSError, ssl.SSLError) as error:
-                events.trouble(where="web", what=f"the page's certificate cannot be used: {error}",
-                               remedy="Mend web.tls and reload; the old one is in use until then.")  # fmt: skip
+                _cannot_use(error)
             return
         before, self._server = self._server, None
         if web is not None:
@@ -213,10 +235,23 @@ class Pages:
         if before is not None:
             await before.stop()
 
+    def renew(self) -> None:
+        """Use a certificate whose files have changed."""
+        seen = _seen(self.settings.web)
+        before, self._certificate = self._certificate, seen
+        if self._server is None or seen == before or before is None:
+            return
+        try:
+            self._server.renew()
+        except (OSError, ssl.SSLError) as error:
+            _cannot_use(error)
+
     async def stop(self) -> None:
         """Close it."""
         if self._unwatch is not None:
             self._unwatch()
+        if self._metrics is not None:
+            self._metrics.stop()
         if self._server is not None:
             await self._server.stop()
             self._server = None
@@ -269,6 +304,11 @@ class Pages:
     async def health(self) -> dict[str, Any]:
         """Live and ready?"""
         return await self._daemon.health()
+
+    async def metrics(self) -> bytes:
+        """The figures of now."""
+        assert self._metrics is not None
+        return await self._metrics.page(self._daemon)
 
     async def reload(self) -> None:
         """Read the configuration again."""

@@ -264,6 +264,8 @@ class Web:
     key: Path | None
     names: tuple[str, ...] = ()
     """Further names under which the page may be called (the Host field), lower case."""
+    metrics_from: tuple[Network, ...] = ()
+    """Who may read the metrics without a session, besides loopback."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def _address(text: str, local_only: tuple[str, ...]) -> str:
 
 def _is_mailbox(text: str) -> bool:
     found = _MAILBOX.fullmatch(text)
-    if not found:
+    if not found or not text.isprintable():  # no line separators, no characters that turn the text around
         return False
     local, domain = found[1], found[2]
     if len(local) > LOCAL_LIMIT or len(domain) > DOMAIN_LIMIT or len(text) > PATH_LIMIT:

@@ -30,7 +30,12 @@ REMEMBERED = 1000
 DELAYS = (0.0, 1.0, 2.0, 4.0)
 """Seconds before the answer to a client's first, second, ... wrong password; the last repeats."""
 
-_FORGET_AFTER = 600.0
+BLOCK_AFTER = 10
+"""Wrong passwords of one client, with less than ten minutes between any two, after which it may not try any more."""
+
+BLOCK_TIME = 600.0
+"""Seconds that takes, counted from the last wrong one; then the count starts anew."""
+
 _MANY_CLIENTS = 10_000
 
 
@@ -105,20 +110,25 @@ class Authenticator:
 
 
 class Guessing:
-    """Counts wrong passwords by client address and says how long the answer is kept waiting."""
+    """Counts wrong passwords by client address: each answer waits longer, and too many end it for a while."""
 
     def __init__(self) -> None:
-        self._wrong: dict[str, tuple[int, float]] = {}
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def delay(self, address: str, now: float) -> float:
         """Note a wrong password; the seconds to wait before saying so. ``now`` is monotonic."""
-        count, last = self._wrong.get(address, (0, now))
-        if now - last > _FORGET_AFTER:
+        count, last = self._wrong.pop(address, (0, now))
+        if now - last >= BLOCK_TIME:
             count = 0
-        if len(self._wrong) > _MANY_CLIENTS:
-            self._wrong.clear()
+        if len(self._wrong) >= _MANY_CLIENTS:
+            self._wrong.popitem(last=False)
         self._wrong[address] = (count + 1, now)
         return DELAYS[min(count, len(DELAYS) - 1)]
+
+    def blocked(self, address: str, now: float) -> bool:
+        """Whether this client has guessed too often: its passwords are not even looked at."""
+        count, last = self._wrong.get(address, (0, now))
+        return count >= BLOCK_AFTER and now - last < BLOCK_TIME
 
     def forgive(self, address: str) -> None:
         """A right password clears the client's account."""

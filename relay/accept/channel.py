@@ -12,13 +12,20 @@ from aiosmtpd.smtp import Session
 
 from relay.accept import proxy, replies
 from relay.accept.intake import trouble
-from relay.accept.wire import Gone, Wire
+from relay.accept.wire import STRANGERS, Gone, Wire
 
 HELLO_WAIT = 0.4
 """Seconds the banner waits in ``tls.mode: auto``: TLS clients speak first, and a banner would spoil their hello."""
 
 HANDSHAKE_TIME = 30.0
 """Seconds for a TLS handshake."""
+
+OLD_DEVICE = frozenset({
+    "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER", "NO_SUITABLE_SIGNATURE_ALGORITHM",
+    "VERSION_TOO_LOW", "NO_PROTOCOLS_AVAILABLE", "TLSV1_ALERT_PROTOCOL_VERSION", "WRONG_SSL_VERSION",
+    "NO_SHARED_SIGNATURE_ALGORITHMS", "UNSUPPORTED_SSL_VERSION",
+})  # fmt: skip
+"""OpenSSL's reasons when a client knows only what is too old for this listener."""
 
 
 class Channel(Wire):
@@ -41,7 +48,8 @@ class Channel(Wire):
             self._entered = refusal is None
         if refusal:
             self._note_refusal("connection", refusal)
-            self._hang_up(b"" if setup.implicit_tls else refusal)
+            crowded = len(self._roster.channels) - self._roster.gate.open > STRANGERS
+            self._hang_up(b"" if setup.implicit_tls else refusal, linger=not crowded)
         elif setup.hello_tls:
             self._roster.loop.call_later(HELLO_WAIT, self._greet)
         elif not setup.implicit_tls:
@@ -87,7 +95,8 @@ class Channel(Wire):
             await self._upgrade(early=True)
             self._say(self._setup.banner)
         elif hello:
-            self._note("TLS hello in clear; set tls.mode to auto or implicit if clients should do this")
+            hint = "a TLS hello, and this listener speaks none at once: tls.mode auto or implicit would"
+            self._note_refusal("connection", b"", hint)
             self._hang_up()
         elif self._buffer.startswith(proxy.SIGNATURE[:5]):
             self._note("PROXY header from an address that is not in proxy_protocol_from")
@@ -127,12 +136,23 @@ class Channel(Wire):
         try:
             await self._start_tls(early)
         except (OSError, ssl.SSLError, TimeoutError, EOFError) as error:
-            self._note(f"TLS handshake failed: {replies.clean(str(error)) or type(error).__name__}")
+            self._explain(error)
             self._wire.abort()
             self.connection_lost(error)
             raise Gone from error
         self._tls = self._wire.get_extra_info("ssl_object").version()
         self.session = Session(self._roster.loop)
+
+    def _explain(self, error: Exception) -> None:
+        """One line on a handshake that failed; louder where a setting decides whether the device gets in."""
+        words = replies.clean(str(error)) or type(error).__name__
+        if getattr(error, "reason", "") in OLD_DEVICE:
+            words += (
+                f"; an old device? tls.minimum is {self._setup.listener.tls.minimum}, 1.0 serves the oldest"
+            )
+            self._note_refusal("tls", b"", words)
+        else:
+            self._note(f"TLS handshake failed: {words}")
 
     async def _start_tls(self, early: bool) -> None:
         loop = self._roster.loop

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 from relay.accept import replies
+from relay.rewrite.longlines import LongLines
+from relay.rewrite.refit import Survey
 
 HEADER_LIMIT = 256 * 1024
 """Octets of a header block; mail in the wild stays far below 100 kB."""
@@ -17,6 +19,10 @@ _MORE = re.compile(rb"(?>(?:[ \t][^\n]*+\n)*)")
 _EMPTY = re.compile(rb"\r{1,998}+\n")
 # A line that has begun like a field; names are bounded, so that looking again at each block stays cheap.
 _BEGUN = re.compile(rb"[ \t]|[!-9;-~]{1,250}[ \t]{0,250}(?::|\Z)|\r{0,998}\Z")
+# A message that is signed or encrypted as a whole says so here; its octets cannot be mended later.
+_SIGNED = re.compile(rb"^content-type[ \t]*:\s*(?:multipart/(?:signed|encrypted)|application/(?:x-)?pkcs7-mime)",
+                     re.IGNORECASE | re.MULTILINE)  # fmt: skip
+_PGP = b"-----BEGIN PGP "
 _BARE_CR = re.compile(rb"\r(?!\n)")
 _MBOX = (b"From ", b">From ")
 
@@ -24,11 +30,13 @@ _MBOX = (b"From ", b">From ")
 class Incoming:
     """Takes octets whose LFs all belong to CRLFs (see `relay.accept.reader`), never ending inside a CRLF."""
 
-    __slots__ = ("_head", "_limit", "_matched", "_open", "_seen", "bare_cr", "eight_bit", "header", "mbox",
-                 "refusal", "size")  # fmt: skip
+    __slots__ = ("_head", "_limit", "_lines", "_matched", "_open", "_seen", "_survey", "bare_cr", "eight_bit", "header",
+                 "long_lines", "mbox", "refusal", "size")  # fmt: skip
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lines = LongLines()
+        self._survey: Survey | None = None
         self._head = bytearray()
         self._matched = 0
         self._seen = 0
@@ -38,6 +46,8 @@ class Incoming:
         self.size = 0
         self.eight_bit = False
         self.bare_cr = False
+        self.long_lines = False
+        """The body holds lines over 998 octets; known after `finish`."""
         self.mbox = False
         """An mbox ``From`` line came first and was dropped: with it, all fields would read as body."""
         self.refusal: bytes | None = None
@@ -55,13 +65,23 @@ class Incoming:
         if b"\0" in data:
             return self.refuse(replies.HAS_NUL)
         if self._open:
-            data = self._split(data)
-        return self._mend_body(data)
+            data = self._mend_body(self._split(data))
+            if not self._open and (_SIGNED.search(self.header) or data.startswith(_PGP)):
+                self._survey = Survey(self.header)
+        else:
+            data = self._mend_body(data)
+        self._lines.feed(data)
+        if self._survey is not None:
+            self._survey.feed(data)
+        return data
 
     def finish(self) -> None:
         """The end: a header block that is still open is all there was."""
         if self._open and self.refusal is None:
             self._close_header(len(self._head))
+        self.long_lines = self._lines.finish()
+        if self.long_lines and self._survey is not None and self._survey.finish().sealed:
+            self.refuse(replies.SIGNED_TOO_LONG)
 
     def refuse(self, reply: bytes) -> bytes:
         """Give the message up; the first reason stays."""

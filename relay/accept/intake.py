@@ -7,15 +7,17 @@ broke goes to the log, not to the client.
 from __future__ import annotations
 
 import asyncio
+import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from relay import events
 from relay.accept import replies
 from relay.accept.addresses import domain_of, matches
 from relay.accept.auth import Authenticator, Guessing
+from relay.accept.fitness import header_refusal
 from relay.accept.incoming import Incoming
 from relay.accept.received import received_field
 from relay.clock import Clock
@@ -82,6 +84,8 @@ class Arrival:
     """Seconds that the client waits for Exchange's own answer; None: it is answered when the message is safe here."""
     gone: asyncio.Event | None = None
     """Set when the client leaves while it waits."""
+    came: float = field(default_factory=time.monotonic)
+    """When its last octet was here; for the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Intake:
             refusal = self._check(arrival, facts)
             if refusal:
                 return _refused(arrival, refusal)
-            message = self._build(arrival, facts)
+            message = await self._build(arrival, facts)
             if message.direct:
                 stored = True  # or nothing of it is left: the commit sees to that
                 return await self._pass_on(arrival, message)
@@ -172,11 +176,12 @@ class Intake:
         if facts.received_count > HOPS:
             return replies.LOOP
         user = arrival.client.user
-        if user and not all(self.authenticator.may_send_as(user, one) for one in facts.from_addresses):
+        shown = facts.from_addresses + facts.sender_addresses
+        if user and not all(self.authenticator.may_send_as(user, one) for one in shown):
             return replies.SENDER_DENIED
         return None
 
-    def _build(self, arrival: Arrival, facts: HeaderFacts) -> NewMessage:
+    async def _build(self, arrival: Arrival, facts: HeaderFacts) -> NewMessage:
         """Route it and put our Received field before its header block."""
         envelope, client = arrival.envelope, arrival.client
         route = self.router.route(envelope.sender, facts.from_addresses, client)
@@ -189,12 +194,14 @@ class Intake:
             id=arrival.draft.id,
             now=self.clock.now(),
         )
-        if arrival.incoming.eight_bit:
-            envelope = replace(envelope, eight_bit=True)
+        header = field + self._redirect_field(envelope) + arrival.incoming.header
+        unfit = await header_refusal(header, route, envelope.sender, self.clock.now())
+        if unfit is not None:
+            raise Refused(unfit)
         return NewMessage(
             envelope=self._redirected(envelope),
             client=client,
-            header=field + self._redirect_field(envelope) + arrival.incoming.header,
+            header=header,
             lane=self.router.choose(route, source),
             pool=route.lanes if len(route.mailboxes) > 1 else (),
             source=source,
@@ -236,6 +243,7 @@ class Intake:
         return _refused(arrival, replies.encode(reply))
 
     def _accepted(self, arrival: Arrival, message: NewMessage) -> Answer:
+        events.took("accept", time.monotonic() - arrival.came)
         events.accepted(
             id=arrival.draft.id,
             client=replies.clean(message.client.label),

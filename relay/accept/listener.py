@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 
+from relay import events
 from relay.accept.intake import Intake
 from relay.accept.session import Connection
 from relay.accept.setup import Roster, Setup
@@ -76,6 +77,15 @@ class ListenerServer:
         self._listener, self._intake = listener, intake
         if self._roster is not None:
             self._roster.setup = Setup(listener, intake, self._certificates.renewed(listener.tls))
+
+    def renew(self) -> None:
+        """Use a certificate whose files have changed, for new connections."""
+        if self._roster is None or not self._certificates.changed(self._listener.tls):
+            return
+        before = self._roster.setup.tls
+        self.update(self._listener, self._intake)
+        if self._roster.setup.tls is not before:
+            events.notice(what="certificate read again", listener=self._listener.bind)
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting; idle clients get 421 4.3.2, those in a message up to ``deadline`` seconds, then 421 too."""

@@ -78,9 +78,22 @@ class LoginChannel(Channel):
             raise Cancelled
         return answer
 
+    def _blocked(self) -> bool:
+        """Turn a client away that guesses; asked again after each check, since its other connections guess too."""
+        intake = self._setup.intake
+        if not intake.guessing.blocked(self._address, intake.clock.monotonic()):
+            return False
+        self._note_refusal("auth", replies.CLOSE_GUESSING)
+        self._hang_up(replies.CLOSE_GUESSING)
+        return True
+
     async def _judge(self, identity: str, user: str, password: str) -> bytes:
         intake = self._setup.intake
+        if self._blocked():
+            return replies.AUTH_FAILED
         right = await intake.authenticator.check(user, password)
+        if self._blocked():
+            return replies.AUTH_FAILED
         if right and identity in ("", user):
             self._user = user
             self.session.authenticated = True

@@ -38,6 +38,10 @@ TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another 
 TOO_BIG = b"552 5.3.4 Message is larger than this relay takes\r\n"
 HEADER_TOO_BIG = b"552 5.3.4 The header block is larger than 256 kB\r\n"
 HAS_NUL = b"550 5.6.0 The message holds a NUL octet\r\n"
+SIGNED_TOO_LONG = (
+    b"550 5.6.0 A line of the signed text is over 998 octets, and signed text cannot be re-encoded:"
+    b" let the signing program use quoted-printable or base64\r\n"
+)
 LOOP = b"554 5.4.6 Mail loop: more than 50 Received fields\r\n"
 NO_ROOM = b"452 4.3.1 The spool has no room at present; try again later\r\n"
 SPOOL_TROUBLE = b"451 4.3.0 The message cannot be stored at present; try again later\r\n"
@@ -65,6 +69,7 @@ TLS_TWICE = b"503 5.5.1 TLS is already active\r\n"
 CLOSE_IDLE = b"421 4.4.2 Nothing (or too little) came for too long; closing\r\n"
 CLOSE_STOPPING = b"421 4.3.2 The relay is stopping; try again shortly\r\n"
 CLOSE_ERRORS = b"421 4.7.0 Too many errors; closing\r\n"
+CLOSE_GUESSING = b"421 4.7.0 Too many wrong passwords from your address; try again in 10 minutes\r\n"
 CLOSE_HTTP = b"421 4.7.0 This is a mail relay, not a web server; closing\r\n"
 CLOSE_PROXY = b"421 4.7.0 A PROXY header is expected from this address; closing\r\n"
 CLOSE_IDLE_COMMANDS = b"421 4.7.0 Too many commands without a message; closing\r\n"

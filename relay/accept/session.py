@@ -27,6 +27,9 @@ ERRORS = 10
 IDLE_COMMANDS = 1000
 """Commands without a message in between; mailers that keep a connection open with NOOP stay far below."""
 
+OVERSHOOT = 20_000
+"""Recipients beyond the limit that one message may name: each is answered with 452, but not for ever."""
+
 TURN = 100
 """Commands handled before other connections get their turn."""
 
@@ -137,7 +140,7 @@ class Connection(TransferChannel):
 
     def _command(self, line: bytes) -> Pending:
         """Judge one line; what must wait comes back as a coroutine."""
-        verb, _, argument = line.strip().partition(b" ")
+        verb, _, argument = line.strip().replace(b"\t", b" ").partition(b" ")
         verb = verb.upper()
         handler = _VERBS.get(verb)
         if _CONTROL.search(line):
@@ -166,7 +169,7 @@ class Connection(TransferChannel):
 
     def _unknown(self, verb: bytes) -> Pending:
         if verb in _HTTP:
-            self._note("an HTTP request: closed")
+            self._note_refusal("connection", replies.CLOSE_HTTP)
             self._hang_up(replies.CLOSE_HTTP)
         elif self._chunked:
             self._note("not a command after BDAT: the size was wrong")
@@ -200,9 +203,9 @@ class Connection(TransferChannel):
             self._say(line)
 
     def _refuse(self, phase: str, line: bytes, reason: str) -> None:
-        """Answer with a refusal by policy: logged, not counted as an error."""
+        """Answer with a refusal by policy: logged, and no error, but nothing that goes on for ever either."""
         self._note_refusal(phase, line, reason)
-        self._say(line)
+        self._without_message(line)
 
     # greetings
 
@@ -283,7 +286,10 @@ class Connection(TransferChannel):
         if not address.isascii() and not letter.parameters.smtputf8:
             self._mistake(replies.NEED_UTF8)
             return
-        refusal = self._recipient_refusal(letter, address)
+        if len(letter.recipients) >= self._setup.limits.recipients:
+            self._overshoot(letter)
+            return
+        refusal = self._recipient_refusal(address)
         if refusal:
             self._refuse("rcpt", refusal, f"recipient {address}")
             return
@@ -291,12 +297,18 @@ class Connection(TransferChannel):
         letter.recipients.setdefault(f"{local}@{domain.lower()}", Recipient(address, notify, orcpt))
         self._say(replies.RECIPIENT_OK)
 
-    def _recipient_refusal(self, letter: Transaction, address: str) -> bytes | None:
-        if not address:
-            return replies.NO_POSTMASTER
-        if len(letter.recipients) >= self._setup.limits.recipients:
-            return replies.TOO_MANY_RECIPIENTS
-        return self._setup.intake.recipient_refusal(address)
+    def _overshoot(self, letter: Transaction) -> None:
+        """One recipient too many: said each time, logged once."""
+        letter.overshoot += 1
+        if letter.overshoot > OVERSHOOT:
+            self._hang_up(replies.CLOSE_ERRORS)
+            return
+        if letter.overshoot == 1:
+            self._note_refusal("rcpt", replies.TOO_MANY_RECIPIENTS)
+        self._say(replies.TOO_MANY_RECIPIENTS)
+
+    def _recipient_refusal(self, address: str) -> bytes | None:
+        return self._setup.intake.recipient_refusal(address) if address else replies.NO_POSTMASTER
 
     # the message
 

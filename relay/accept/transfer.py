@@ -34,6 +34,8 @@ class Transaction(Letter):  # type: ignore[misc, unused-ignore]
         self.parameters = parameters
         self.recipients: dict[str, Recipient] = {}
         """By address with the domain in lower case: a recipient named twice gets one copy."""
+        self.overshoot = 0
+        """Recipients refused because there were too many."""
         self.parcel: Parcel | None = None
         """The chunks of a BDAT message so far."""
 
@@ -155,7 +157,7 @@ class TransferChannel(LoginChannel):
         arrival = Arrival(
             draft=parcel.draft,
             incoming=parcel.incoming,
-            envelope=_envelope(letter),
+            envelope=_envelope(letter, parcel.incoming),
             client=self._client(),
             extended=self.session.extended_smtp,
             notes=parcel.incoming.notes(bare_lf),
@@ -188,13 +190,14 @@ class TransferChannel(LoginChannel):
         )
 
 
-def _envelope(letter: Transaction) -> Envelope:
+def _envelope(letter: Transaction, incoming: Incoming) -> Envelope:
     said = letter.parameters
     return Envelope(
         sender=letter.mail_from,
         recipients=tuple(letter.recipients.values()),
-        eight_bit=said.eight_bit,
+        eight_bit=said.eight_bit or incoming.eight_bit,
         smtputf8=said.smtputf8,
         ret=said.ret,
         envid=said.envid,
+        long_lines=incoming.long_lines,
     )

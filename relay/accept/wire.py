@@ -28,6 +28,9 @@ LINE_LIMIT = 12288
 SKIP_LIMIT = 64 * 1024
 """Octets of an endless line that are skipped before the connection is closed."""
 
+STRANGERS = 200
+"""Connections that were turned away and linger; beyond that they are closed at once, so that a flood costs no descriptors."""
+
 LINGER = 2.0
 """Seconds a closed connection still swallows input, so that the last reply is read and not lost to a reset."""
 
@@ -112,6 +115,8 @@ class Wire(SMTP):
         self._lost = self._eof = True
         self._depart()
         self._timer.cancel()
+        if self._task is None and not self._closing:
+            self._note("connected and left without a word")
         if self._entered:
             self._roster.gate.leave(self._address)
         self._wake()

@@ -25,10 +25,13 @@ MODULES: dict[str, str] = {
     "trace": "relay.cli.trace",
     "send": "relay.cli.send",
     "health": "relay.cli.health",
+    "reload": "relay.cli.reload",
+    "support": "relay.cli.support",
     "password": "relay.cli.password",
     "config": "relay.cli.config",
     "certificate": "relay.cli.certificate",
     "login": "relay.cli.login",
+    "service": "relay.cli.service",
     "simulator": "relay.simulator.cli",
     "demo": "relay.cli.demo",
 }

@@ -161,4 +161,5 @@ class Builder:
         certificate = key = None
         if web.tls is not None:
             certificate, key = self._pair(web.tls.certificate, web.tls.key, "web.tls")
-        return to.Web(web.bind, host, port, password, certificate, key, tuple(n.lower() for n in web.names))
+        names = tuple(name.lower() for name in web.names)
+        return to.Web(web.bind, host, port, password, certificate, key, names, web.metrics_from)

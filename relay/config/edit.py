@@ -348,7 +348,7 @@ def write_whole(
 
 
 def _own(handle: int, mode: int, owner: os.stat_result | None) -> None:
-    if os.name != "posix":
+    if not hasattr(os, "fchown"):  # Windows
         return
     now = os.fstat(handle)
     if owner is not None and (now.st_uid, now.st_gid) != (owner.st_uid, owner.st_gid):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from relay.config.secrets import SecretReader
 from relay.config.validate import validate
 from relay.settings import Settings
 
-SYSTEM_FILE = Path("/etc/relay/config.yaml")
+SYSTEM_FILE = (
+    Path("C:/ProgramData/relay/config.yaml") if sys.platform == "win32" else Path("/etc/relay/config.yaml")
+)
 LOCAL_FILE = Path("config.yaml")
 
 

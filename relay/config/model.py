@@ -319,6 +319,9 @@ class WebSection(PasswordSection):
     names: tuple[Host, ...] = Field(
         (), description="Further names the page is called by, such as a reverse proxy's; others are refused."
     )
+    metrics_from: tuple[Net, ...] = Field(
+        (), description="Networks that may read /metrics and the reasons of /readyz, besides this machine."
+    )
 
 
 class LogSection(Section):

@@ -16,6 +16,8 @@ ARGON2 = re.compile(r"\$argon2id\$v=\d{1,3}\$m=\d{1,9},t=\d{1,6},p=\d{1,5}\$[A-Z
 INLINE_HASH = "argon2 hash"
 """`Secret.source` of a hash written in the file: nothing to hide from its readers, unlike a plain secret."""
 _KEYRING_SERVICE = "relay"
+_CREDENTIALS_OF_SERVICE = Path("/run/credentials/relay.service")
+"""Where root finds the running service's credentials: commands by hand need the same configuration."""
 _NAME = re.compile(r"[A-Za-z0-9_.@-]{1,255}")
 
 
@@ -82,11 +84,14 @@ class SecretReader:
 
     def _credential(self, name: str, path: str) -> str | None:
         folder = self._environ.get("CREDENTIALS_DIRECTORY", "")
+        if not folder and _CREDENTIALS_OF_SERVICE.is_dir():
+            folder = str(_CREDENTIALS_OF_SERVICE)
         if not folder:
             self._fault(
                 path,
                 "systemd passed no credentials (CREDENTIALS_DIRECTORY is not set)",
-                f"start relay as a systemd service with LoadCredential={printable(name)}:/path/to/file",
+                f"start relay as a systemd service with LoadCredential={printable(name)}:/path/to/file; for a command "
+                f"by hand, set CREDENTIALS_DIRECTORY to the folder that has the file {printable(name)}",
             )
             return None
         if not _NAME.fullmatch(name) or name in (".", ".."):

@@ -109,7 +109,13 @@ def _web(web: of.Web | None) -> dict[str, Any] | None:
     if web is None:
         return None
     tls = {"certificate": str(web.certificate), "key": str(web.key)} if web.certificate else None
-    return {"bind": web.bind, "password": _secret(web.password), "tls": tls, "names": list(web.names)}
+    return {
+        "bind": web.bind,
+        "password": _secret(web.password),
+        "tls": tls,
+        "names": list(web.names),
+        "metrics_from": [str(one) for one in web.metrics_from],
+    }
 
 
 def _secret(secret: of.Secret | None) -> str | None:

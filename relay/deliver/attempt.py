@@ -9,9 +9,10 @@ from typing import Protocol
 
 from relay import events
 from relay.deliver.contract import Begin
+from relay.deliver.fitting import fit
 from relay.deliver.parcel import Carrier, Parcel
 from relay.deliver.table import AGAIN
-from relay.message import Client, Content, Outcome, Recipient, Reply, Report, Result, Scope
+from relay.message import Body, Client, Content, Outcome, Recipient, Reply, Report, Result, Scope
 from relay.rewrite.contract import Refused, Rewritten, Route
 from relay.spool.contract import Claim
 
@@ -67,6 +68,8 @@ class Attempt:
         self._begin = begin
         self._rules = rules
         self._carrier = carrier
+        self._unmended = False
+        """A line over 998 octets had to stay, in a part that must not be changed."""
 
     async def run(self) -> Report:
         """The whole attempt."""
@@ -76,8 +79,8 @@ class Attempt:
             return self._alike(_refused(refused.reply))
         if self._claim.lane not in route.lanes:
             return Report({}, moved_to=self._destination(route))
-        rewritten = self._rewrite(route)
-        parcel = self._pack(route, rewritten)
+        rewritten, body = await self._fitted(self._rewrite(route))
+        parcel = self._pack(route, rewritten, body)
         hindrance = self._weigh(parcel)
         if hindrance is not None:
             return self._alike(hindrance, rewritten)
@@ -104,8 +107,18 @@ class Attempt:
             smtputf8=claim.envelope.smtputf8 and self._carrier.utf8,
         )
 
-    def _pack(self, route: Route, rewritten: Rewritten) -> Parcel:
-        envelope, header, body = self._claim.envelope, rewritten.header, self._content.body
+    async def _fitted(self, rewritten: Rewritten) -> tuple[Rewritten, Body]:
+        """Lines over 998 octets are encoded away, where the message was seen (or might be) to have them."""
+        if not self._claim.envelope.long_lines:
+            return rewritten, self._content.body
+        fitted = await fit(rewritten.header, self._content.body)
+        if fitted.notes:
+            self._unmended = any("left as" in note for note in fitted.notes)
+            rewritten = replace(rewritten, header=fitted.header, notes=rewritten.notes + fitted.notes)
+        return rewritten, fitted.body
+
+    def _pack(self, route: Route, rewritten: Rewritten, body: Body) -> Parcel:
+        envelope, header = self._claim.envelope, rewritten.header
         mail_from = self._mail_from(route)
         plain = header.isascii()
         needed = not (mail_from.isascii() and all(one.address.isascii() for one in envelope.recipients))
@@ -157,7 +170,9 @@ class Attempt:
         return Report(outcomes, beyond(outcomes), details=details)
 
     def _once_more(self, outcome: Outcome) -> Outcome:
-        """Some refusals are believed only when they come twice."""
+        """Some refusals are believed only when they come twice; one is known better than Exchange can say it."""
+        if self._unmended and outcome.reply is not None and "line" in outcome.reply.text.lower():
+            return _line_too_long(outcome)
         if outcome.code in AGAIN and outcome.result is Result.FAILED and self._claim.attempts == 0:
             return replace(outcome, result=Result.DEFERRED, remedy="")
         return outcome
@@ -230,6 +245,14 @@ def _too_large(size: int, limit: int, mailbox: str) -> Outcome:
         Result.FAILED, Scope.MESSAGE, Reply(552, "5.3.4", text), text,
         f"Send less at once; or raise limits.message_size, and in Exchange Online PowerShell run Set-Mailbox {mailbox}"
         " -MaxSendSize 150MB.", "message-too-large")  # fmt: skip
+
+
+def _line_too_long(outcome: Outcome) -> Outcome:
+    return replace(
+        outcome, result=Result.FAILED, scope=Scope.MESSAGE,
+        reason="A signed or encrypted part has a line over 998 octets, which cannot be re-encoded without breaking it.",
+        remedy="Let the signing program use quoted-printable or base64, and send again.", code="line-too-long",
+    )  # fmt: skip
 
 
 def _unsafe() -> Outcome:

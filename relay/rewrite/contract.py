@@ -49,6 +49,8 @@ class HeaderFacts:
     """Decoded for people, control characters made visible, at most 250 characters."""
     received_count: int
     fields: int
+    sender_addresses: tuple[str, ...] = ()
+    """Addresses of every Sender field: readers show them beside From."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ def read_header(header: bytes) -> HeaderFacts:
     """What admission, routing and the spool need to know; never fails, whatever the octets are."""
     fields, _, _ = cut(regular(header))
     message_id = subject = ""
+    senders: list[str] = []
     received = 0
     for name, raw in fields:
         if name == b"received":
@@ -55,12 +56,15 @@ def read_header(header: bytes) -> HeaderFacts:
             message_id = _read_message_id(raw)
         elif name == b"subject" and not subject:
             subject = _read_subject(raw, fields)
+        elif name == b"sender":
+            senders += [one.address for one in parse_mailboxes(to_text(value_of(raw))) if one.address]
     return HeaderFacts(
         from_addresses=read_originators(fields).addresses,
         message_id=message_id,
         subject=subject,
         received_count=received,
         fields=len(fields),
+        sender_addresses=tuple(senders),
     )
 
 

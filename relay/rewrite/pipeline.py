@@ -54,8 +54,8 @@ def rewrite(
     set_from(work, new)
     set_reply_to(work, new, originators, route.reply_to, sender)
     set_sender(work, new, route, mailbox)
-    _add_missing(work, mailbox, message_id or header, received)
     fold_long(work)
+    _add_missing(work, mailbox, message_id or header, received)
     block = b"".join([raw for _, raw in work.fields])
     return Rewritten(block + b"\r\n" + rest, shown(originators.text), shown(new.value), tuple(work.notes))
 

@@ -19,8 +19,11 @@ from relay.rewrite.parser import parse_mailboxes, tokens
 HIDDEN = frozenset({b"bcc", b"resent-bcc", b"return-path"})
 """Never leave the relay: Bcc tells secrets, Return-Path belongs to the last hop (RFC 5321 section 4.4)."""
 LISTS = frozenset({b"to", b"cc"})
-UNIQUE = LISTS | {b"date", b"sender", b"reply-to", b"message-id", b"in-reply-to", b"references", b"subject"}
-"""At most one of each; From is not here because its step reads all of them."""
+UNIQUE = LISTS | {
+    b"date", b"sender", b"reply-to", b"message-id", b"in-reply-to", b"references", b"subject",
+    b"mime-version", b"content-type", b"content-transfer-encoding",
+}  # fmt: skip
+"""At most one of each (the last three: RFC 2045); From is not here because its step reads all of them."""
 NEVER_EMPTY = frozenset(
     {b"to", b"cc", b"date", b"sender", b"reply-to", b"message-id", b"in-reply-to", b"references"}
 )
@@ -37,6 +40,8 @@ _STRUCTURED = frozenset({
     b"authentication-results", b"list-id", b"list-unsubscribe", b"list-unsubscribe-post", b"precedence",
 })  # fmt: skip
 """Where encoded words may not stand; octets beyond ASCII become question marks there."""
+_OPTIONAL = _STRUCTURED - {b"mime-version", b"content-transfer-encoding", b"content-id"}
+"""A message can do without these rather than be refused for a line of theirs that cannot be folded."""
 _PARAMETER = re.compile(r';\s*(name|filename)\s*=\s*(?:"((?>(?:[^"\\]|\\.)*))"|([^\s;"]+))', re.IGNORECASE)
 
 
@@ -188,17 +193,23 @@ def _parameter(match: re.Match[str]) -> str:
 
 def fold_long(work: Work) -> None:
     """Lines over 998 octets are broken where that does not change the field's meaning."""
-    for index, (name, raw) in enumerate(work.fields):
+    kept: list[Field] = []
+    for name, raw in work.fields:
         if len(raw) <= LINE_LIMIT or not too_long(raw):
+            kept.append((name, raw))
             continue
         folded = refold(_with_places(name, raw))
         if too_long(folded) and name not in (_ADDRESSES | _PARAMETERS | _STRUCTURED) and raw.isascii():
             title = shown_name(raw)
             text = encode_unstructured(value_of(raw).decode("ascii"), lead=len(title) + 2)
             folded = build(title, text, structured=False)
-        work.fields[index] = (name, folded)
-        done = "left too long" if too_long(folded) else "folded"
+        done = "folded"
+        if too_long(folded):
+            done = "removed" if name in _OPTIONAL else "left too long"
+        if done != "removed":
+            kept.append((name, folded))
         work.notes.append(f"{shown_name(raw)}: line over 998 octets {done}")
+    work.fields = kept
 
 
 def _with_places(name: bytes, raw: bytes) -> bytes:

@@ -160,6 +160,9 @@ class Carrier:
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
         scheduler, lane, claim = self._scheduler, self._lane, leave.claim
         content: Content | None = None
+        began = scheduler.clock.monotonic()
+        if claim.attempts == 0 and not claim.held_for:
+            events.took("wait", scheduler.clock.now() - claim.received)
         lane.submitting[claim.id] = connection
         try:
             content = await scheduler.spool.content(claim.id)
@@ -173,6 +176,7 @@ class Carrier:
         finally:
             lane.submitting.pop(claim.id, None)
             leave.end()
+            events.took("submit", scheduler.clock.monotonic() - began)
         await self._judge(claim, report, content, scheduler.clock.now(), probe)
 
     async def _judge(

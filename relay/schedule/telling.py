@@ -67,10 +67,16 @@ def _tell_one(lane: str, claim: Claim, done: Settlement, result: Result, outcome
             next_attempt=iso(done.due) if done.due else "",
             reply=words,
             recipients=len(outcomes),
+            code=first.code,
         )
     elif result is Result.FAILED:
         events.failed(
-            id=claim.id, lane=lane, reason=first.reason or words, recipients=len(outcomes), reply=words
+            id=claim.id,
+            lane=lane,
+            reason=first.reason or words,
+            recipients=len(outcomes),
+            reply=words,
+            code=first.code,
         )
     else:
         events.held(
@@ -80,4 +86,5 @@ def _tell_one(lane: str, claim: Claim, done: Settlement, result: Result, outcome
             remedy=first.remedy,
             evidence=words,
             id=claim.id,
+            code=first.code,
         )

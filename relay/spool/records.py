@@ -57,6 +57,7 @@ def pack_details(message: NewMessage) -> str:
             "e": [envelope.eight_bit, envelope.smtputf8, envelope.ret, envelope.envid],
             "f": message.header_from,
             "n": message.notes,
+            "l": envelope.long_lines,
         },
         separators=(",", ":"),
     )
@@ -77,7 +78,9 @@ def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, 
     return Claim(
         id=ids.show(number),
         lane=lane,
-        envelope=Envelope(sender, recipients, eight_bit, smtputf8, ret, envid),
+        envelope=Envelope(
+            sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True)
+        ),
         client=unpack_client(address, details),
         received=received / 1000,
         size=size,

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from relay import events
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 
 T = TypeVar("T")
@@ -174,6 +175,7 @@ class Writer:
 
     def _committed(self, connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> bool:
         """All in one transaction; ``apart``: a change that fails fails alone, which costs savepoints. False: try that."""
+        began = time.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
             _apply_all(connection, batch, apart=apart)
@@ -188,6 +190,7 @@ class Writer:
         else:
             self.commits += 1
             self.changes += len(batch)
+            events.took("commit", time.monotonic() - began)
         return True
 
 

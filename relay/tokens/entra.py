@@ -222,9 +222,11 @@ class EntraTokens(TokenSource):
         return slot.flight
 
     async def _fly(self, slot: _Slot) -> Token | TokenError:
+        began = self._clock.monotonic()
         try:
             outcome = await self._asked(slot)
         finally:
+            events.took("token", self._clock.monotonic() - began)
             slot.flight, slot.stale = None, False
         if isinstance(outcome, Token):
             self._landed(slot, outcome)

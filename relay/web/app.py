@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 
 from relay import events
 from relay.errors import RelayError
-from relay.web import guard
+from relay.web import guard, monitor
 from relay.web.page import FORM, LIVE, PAGE, SESSION, Page, page_of, session_of, to_login, trouble
 from relay.web.sessions import same
 from relay.web.shown import STATIC, static
@@ -16,7 +16,7 @@ from relay.web.slow import HEAD, KEEPALIVE, hurried
 from relay.web.views import activity, entry, message, overview, queue, senders, settings
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_OPEN = ("/login", "/first/", "/static/", "/healthz")
+_OPEN = ("/login", "/first/", "/static/", *monitor.PATHS)
 """What needs no password."""
 _MESSAGES = {
     404: "There is no such page.",
@@ -30,7 +30,7 @@ def build(page: Page) -> web.Application:
     app = web.Application(middlewares=[_in_time, _errors, _door], client_max_size=guard.BODY)
     app[PAGE] = page
     app.on_response_prepare.append(guard.dress)
-    app.router.add_get("/healthz", healthz)
+    monitor.add_routes(app.router)
     app.router.add_get("/static/{name}", serve_static)
     for view in (entry, overview, settings, senders, queue, message, activity):
         view.add_routes(app.router)
@@ -102,12 +102,6 @@ async def _check_form(request: web.Request, page: Page) -> None:
     right = session.csrf if session is not None else page.forms.token(cookie) if cookie else ""
     if not same(request[FORM].get("csrf", [""])[0], right):
         raise guard.Refused("The form is out of date. Go back, reload the page, and send it again.")
-
-
-async def healthz(request: web.Request) -> web.Response:
-    """For monitors: 200 when live and ready, else 503. Says no more than that."""
-    health = await page_of(request).desk.health()
-    return web.Response(status=200 if health["ok"] else 503, text="ok\n" if health["ok"] else "not ready\n")
 
 
 async def serve_static(request: web.Request) -> web.Response:

@@ -64,7 +64,11 @@ class Desk(Protocol):
         ...
 
     async def health(self) -> dict[str, Any]:
-        """``{ok, reasons}``."""
+        """``{ok, reasons, warnings}``."""
+        ...
+
+    async def metrics(self) -> bytes:
+        """The figures in Prometheus' text format."""
         ...
 
     async def reload(self) -> None:

@@ -124,6 +124,11 @@ class WebServer:
             self._page.sessions.clear()
         self.invite()
 
+    def renew(self) -> None:
+        """The certificate's files have changed. Raises OSError or ssl.SSLError; then the old one stays in use."""
+        if self._context is not None:
+            _load(self._context, self.settings)
+
     def invite(self) -> None:
         """Without a password: the one-time link by which one is set, for who reads the log."""
         if self._page.hashed:

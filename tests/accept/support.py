@@ -23,7 +23,7 @@ from relay.rewrite.contract import Refused, Route
 from tests.fakes.memory_spool import MemorySpool
 
 HOST = "relay.test"
-WAIT = 5.0
+WAIT = 20.0
 """Seconds after which a test gives up waiting; nothing waits for it to pass."""
 
 

@@ -134,3 +134,21 @@ async def test_ehlo_offers_auth_twice() -> None:
         words = base64.b64encode(b"\0scanner-3\0secret").decode()
         assert (await client.ask(f"AUTH PLAIN {words}")).startswith("235")
         assert "AUTH" not in await client.ask("EHLO x")
+
+
+def test_guessing_is_blocked_for_a_while() -> None:
+    """Ten wrong passwords of one client block it for ten minutes, nobody else, and what is remembered is bounded."""
+    guessing = Guessing()
+    for n in range(9):
+        guessing.delay("a", float(n))
+    assert not guessing.blocked("a", 9.0)
+    guessing.delay("a", 9.0)
+    assert guessing.blocked("a", 10.0)
+    assert guessing.blocked("a", 9.0 + 599.0)
+    assert not guessing.blocked("a", 9.0 + 600.0)
+    assert not guessing.blocked("b", 10.0)
+    assert guessing.delay("a", 700.0) == 0.0
+    for n in range(10_001):
+        guessing.delay(f"other {n}", 701.0)
+    assert guessing.delay("other 10000", 702.0) == 1.0  # the latest are remembered, the oldest forgotten
+    assert guessing.delay("a", 702.0) == 0.0

@@ -214,7 +214,7 @@ async def test_logs_cannot_be_forged() -> None:
         await client.ask("EHLO x")
         await client.envelope()
         answer = await client.ask('RCPT TO:<"\u202eb"@example.com>')
-        assert answer.startswith("553 5.6.7")
+        assert answer.startswith("501 5.1.3")
         for fields in (fields for _, _, fields in bench.told):
             assert "\n" not in str(fields)
 

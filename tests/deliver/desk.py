@@ -128,6 +128,7 @@ def make_claim(*recipients: str | Recipient, attempts: int = 0, **envelope: obje
     to = tuple(
         one if isinstance(one, Recipient) else Recipient(one) for one in recipients or ("a@x.example",)
     )
+    envelope.setdefault("long_lines", False)  # as for most messages
     made = Envelope(str(envelope.pop("sender", "old@scanners.local")), to, **envelope)  # type: ignore[arg-type]
     return Claim(
         "0123456789abc", LANE, made, Client("10.0.0.7"), 1_795_000_000.0, 100, attempts,

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from relay.clock import SystemClock
-from relay.daemon import LiveRouter
 from relay.deliver.courier import RelayCourier
 from relay.deliver.phases import Phase
+from relay.liverouter import LiveRouter
 from relay.message import Envelope, Recipient
 from relay.ownmail import OwnMail
 from relay.schedule.lane import Lane
@@ -38,7 +38,7 @@ OWNER = "owner@sender.org"
 """The envelope sender of all test mail: who gets a notice."""
 PERSON = "person@customer.org"
 LONG_TOKEN = "eyJ0eXAiOiJKV1Qi" + "Zm9vYmFyYmF6" * 120
-PATIENCE = 8.0
+PATIENCE = 20.0
 """Seconds after which something that should have happened has not."""
 
 

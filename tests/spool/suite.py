@@ -64,7 +64,7 @@ class SpoolSuite:
         spool = await make()
         message = new_message(recipients=("a@x.example", "b@x.example"), pool=(LANE, OTHER))
         envelope = dataclasses.replace(
-            message.envelope, smtputf8=True, eight_bit=True, ret="HDRS", envid="QQ1"
+            message.envelope, smtputf8=True, eight_bit=True, ret="HDRS", envid="QQ1", long_lines=False
         )
         people = tuple(
             dataclasses.replace(one, notify="FAILURE", orcpt="rfc822;x") for one in envelope.recipients

@@ -97,8 +97,9 @@ class Tenant:
     ) -> Report:
         used = connection or await self.open()
         people = tuple(Recipient(one) for one in to or ("anna@x.example",))
+        envelope = Envelope(MAILBOX, people, long_lines=isinstance(body, bytes))
         claim = Claim(
-            "0123456789abc", LANE, Envelope(MAILBOX, people), Client("10.0.0.7"), 1_795_000_000.0, 100, 0,
+            "0123456789abc", LANE, envelope, Client("10.0.0.7"), 1_795_000_000.0, 100, 0,
             header_from=(MAILBOX,),
         )  # fmt: skip
         try:

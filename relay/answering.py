@@ -1,0 +1,146 @@
+"""What a running relay answers: to the commands over the control channel, and to the admin page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from relay import status
+from relay.errors import ControlError, SpoolError
+from relay.schedule.lane import Lane
+from relay.spool.contract import lane_parts
+from relay.status import LaneHealth, held_health
+
+if TYPE_CHECKING:
+    from relay.daemon import Daemon
+
+_SLOW_DIAL = 10.0
+"""Seconds after which a connection that is still being made is worth a word in `relay status`."""
+
+_SPOOL_PATIENCE = 5.0
+"""Seconds in which the spool must answer a probe."""
+_PROBE = "health:probe"
+
+
+class Answering:
+    """Answers about one running daemon, and passes on what an operator changed."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    async def answer(self, do: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """What `relay.control.ask` asks."""
+        if do == "status":
+            return await self.status()
+        if do == "health":
+            return await self.health()
+        if do == "events":
+            return {"events": self._daemon.memory.events()}
+        if do in ("wake", "release", "check"):
+            self._daemon.courier.revisit()
+            for tokens in self._daemon.tokens.values():
+                tokens.retry_now()
+            lanes = [str(lane) for lane in payload.get("lanes", [])]
+            await self._daemon.scheduler.refresh(lanes, probe_now=do == "release")
+            return {}
+        if do == "reload":
+            try:
+                await self._daemon.reload()
+            except OSError as error:
+                raise ControlError(f"nothing was changed: {error}") from error
+            return {}
+        raise ControlError(f"the running relay does not know {do!r}")
+
+    async def health(self) -> dict[str, Any]:
+        """``ok`` and ``reasons``: whether mail is taken. ``warnings``: why mail that was taken may not leave just now.
+
+        Only the first decides whether relay is ready: clients should go on handing over mail while Microsoft is away.
+        """
+        reasons = await self._unready()
+        return {"ok": not reasons, "reasons": reasons, "warnings": self._warnings()}
+
+    async def _unready(self) -> list[str]:
+        if not self._daemon.listeners or self._daemon.started is None:
+            return ["not listening yet"]
+        try:
+            async with asyncio.timeout(_SPOOL_PATIENCE):
+                await self._daemon.spool.remember(_PROBE, None)  # a transaction that changes nothing
+                return [] if await self._daemon.spool.has_room(1024) else ["the spool is full"]
+        except TimeoutError:
+            return [f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"]
+        except SpoolError as error:
+            return [f"the spool cannot be written: {error}"]
+
+    def _warnings(self) -> list[str]:
+        """Tokens that are refused, mailboxes that are held or cannot be logged in to, each with its reason."""
+        tokens = [
+            f"{name}: no {state.resource.value} token: {state.error}"
+            for name, source in self._daemon.tokens.items()
+            for state in source.states()
+            if state.error is not None
+        ]
+        lanes = [
+            f"{lane_parts(name)[1]}: {health.state}: {health.reason}"
+            for name, health in self._health_of_lanes().items()
+            if health.state == "held" or self._daemon.scheduler.lanes[name].trouble is not None
+        ]
+        return [*tokens, *lanes]
+
+    async def status(self) -> dict[str, Any]:
+        """The report of `relay status`."""
+        listeners = [
+            {"bind": bind, "connections": one.connections, "accepted": one.accepted, "rejected": one.rejected}
+            for bind, one in self._daemon.listeners.items()
+        ]
+        return await status.report(
+            self._daemon.settings,
+            self._daemon.spool,
+            started=self._daemon.started,
+            listeners=listeners,
+            health=self._health_of_lanes(),
+            tokens={name: tokens.states() for name, tokens in self._daemon.tokens.items()},
+            credentials={name: tokens.choice for name, tokens in self._daemon.tokens.items()},
+            ends=self._daemon.keeper.ends,
+            now=self._daemon.clock.now(),
+            choices={
+                one.name: choice
+                for one in self._daemon.settings.upstreams
+                if (choice := self._daemon.courier.choice(one.name))
+            },
+        )
+
+    def _health_of_lanes(self) -> dict[str, LaneHealth]:
+        now = self._daemon.clock.now()
+        return {name: self._health_of(lane, now) for name, lane in self._daemon.scheduler.lanes.items()}
+
+    def _health_of(self, lane: Lane, now: float) -> LaneHealth:
+        upstream = lane.upstream.name
+        decided = status.transport_of(self._daemon.settings, upstream, self._daemon.courier.choice(upstream))
+        transport = lane.transport if lane.connected and lane.transport else decided
+        sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
+        hold = lane.the_hold()
+        if hold is not None:
+            return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)
+        state, reason, remedy, since = self._slowed(lane, now)
+        return LaneHealth(transport, state, reason, remedy, since, sent, limit, lane.connected)
+
+    def _slowed(self, lane: Lane, now: float) -> tuple[str, str, str, float | None]:
+        """State, reason, remedy and since of a lane that is not held."""
+        opening = min(lane.opening.values(), default=now)
+        backlog = self._daemon.alarms.backlog(lane.name)
+        if lane.trouble is not None:
+            return "slowed", lane.trouble.reason, lane.trouble.remedy, lane.trouble_since
+        if now - opening > _SLOW_DIAL:
+            reason = "a connection is being made, and Exchange or Entra ID has not answered yet"
+            remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
+            return "slowed", reason, remedy, opening
+        if lane.limiter.slowed:
+            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
+            return "slowed", reason, "", None
+        if lane.limiter.day_is_full(now):
+            reason = "the mailbox has reached its limit of recipients in 24 hours"
+            remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."
+            return "slowed", reason, remedy, None
+        if backlog is not None:
+            return lane.state(), backlog.reason, backlog.remedy, backlog.since
+        return lane.state(), "", "", None
