@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay import events
@@ -19,7 +20,7 @@ from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
-from relay.schedule.lane import Lane
+from relay.schedule.lane import WINDOW, Lane
 from relay.schedule.leave import Leave
 from relay.schedule.telling import tell
 from relay.spool.contract import Claim, Settlement
@@ -114,7 +115,7 @@ class Carrier:
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
                 if lane.hurried and not held:
-                    self._look_ahead(lane.carriers[task])
+                    self._look_ahead(lane.carriers[task], leave.claim)
                 if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
@@ -131,11 +132,13 @@ class Carrier:
         claim = self._lane.take()
         return None if claim is None else Leave(self._scheduler, self._lane, claim)
 
-    def _look_ahead(self, room: int) -> None:
+    def _look_ahead(self, room: int, current: Claim) -> None:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
         ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
-        while ready and len(self._ahead) < min(_AHEAD, room, share) and not ready[0][1].direct:
-            claim = self._lane.take()
+        while ready and len(self._ahead) < min(_AHEAD, room, share):
+            if any(claim.direct for _, claim in islice(ready, WINDOW)):
+                return  # its client may leave, or lose patience, until a connection really has it
+            claim = self._lane.take([current, *(leave.claim for leave in self._ahead)])
             if claim is None:
                 return
             leave = Leave(self._scheduler, self._lane, claim)
@@ -145,16 +148,17 @@ class Carrier:
     async def _give_back(self) -> None:
         """What was taken ahead and will not go over this connection was never begun after all."""
         ahead, self._ahead = list(self._ahead), deque()
+        if not ahead:
+            return
         for leave in ahead:
             await leave.written()
             leave.end()
-            self._lane.finished(leave.claim)
-        if not ahead:
-            return
         try:
             await self._scheduler.spool.unclaim([leave.claim.id for leave in ahead])
         except SpoolError:  # the lane offers them again
             self._lane.owed += [leave.claim for leave in ahead]
+        for leave in ahead:
+            self._lane.finished(leave.claim)
         self._lane.kick()
 
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:

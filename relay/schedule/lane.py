@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from relay import events
@@ -25,6 +26,8 @@ _AHEAD = 0.2
 """Seconds of work claimed ahead: many times what a claim takes, and no wait that a person notices."""
 _LOOK = 0.1
 """Seconds over which the pace is taken."""
+WINDOW = 32
+"""Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
@@ -99,7 +102,8 @@ class Lane:
         self.transport = ""
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._under_way: set[tuple[str, str]] = set()
+        self._under_way: Counter[tuple[str, str]] = Counter()
+        """Source and recipient of each message that a connection has taken."""
         self._costs: dict[str, Cost] = {}
         self._most = 0
         """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
@@ -127,18 +131,20 @@ class Lane:
                 future.set_result(None)
                 count -= 1
 
-    def take(self) -> Claim | None:
+    def take(self, own: Sequence[Claim] = ()) -> Claim | None:
         """The next message for a connection, if there is one that may go.
 
         Mail of one source to one recipient keeps its order, also over several connections: what would overtake an
-        earlier message that is still under way (or waits for one) is passed over for now. Not so in a hurried lane.
+        earlier message that is still under way (or waits for one) is passed over for now. ``own``: what the asking
+        connection has in hand already; that goes first over the same connection, so nothing behind it overtakes it.
         """
         if not self.ready:
             return None
-        if not self._under_way or self.hurried:
+        if not self._under_way:
             return self._start(0)
-        blocked = set(self._under_way)
-        for index, (_, claim) in enumerate(self.ready):
+        mine = Counter(pair for claim in own for pair in _pairs(claim))
+        blocked = {pair for pair, count in self._under_way.items() if count > mine[pair]}
+        for index, (_, claim) in enumerate(itertools.islice(self.ready, WINDOW)):
             pairs = _pairs(claim)
             if blocked.isdisjoint(pairs):
                 return self._start(index)
@@ -148,7 +154,7 @@ class Lane:
     def _start(self, index: int) -> Claim:
         claim = self.ready[index][1]
         del self.ready[index]
-        self._under_way |= _pairs(claim)
+        self._under_way.update(_pairs(claim))
         return claim
 
     def break_off(self, message_id: str) -> bool:
@@ -158,7 +164,7 @@ class Lane:
 
     def finished(self, claim: Claim) -> None:
         """A taken message is settled (or on its way to be): what waited behind it may go."""
-        self._under_way -= _pairs(claim)
+        self._under_way -= Counter(_pairs(claim))
         self.pace.one()
         if self.ready:
             self._call(1)
