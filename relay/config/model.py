@@ -69,8 +69,7 @@ class UpstreamLimits(Section):
     )
     messages_per_minute: Annotated[int, *whole(0, 1_000_000)] = Field(
         30,
-        description="Messages in any 60 seconds for each mailbox; 0 means no limit. Exchange takes 30. Above 600, or without"
-        " a limit, connections work side by side and one sender's mail may overtake itself.",
+        description="Messages in any 60 seconds for each mailbox; 0 means no limit. Exchange takes 30.",
     )
     recipients_per_day: Annotated[int, *whole(0, 100_000_000)] = Field(
         10_000,
