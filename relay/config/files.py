@@ -16,7 +16,12 @@ _OWNER_ONLY = "others on this machine may read it; chmod 640 it, with the relay'
 def resolve(text: str, path: str, findings: Findings) -> Path:
     """The absolute name of a file given at this configuration path."""
     # abspath, not resolve: a link that is changed later (a renewed certificate) must keep working.
-    return Path(os.path.abspath(findings.origin.folder(path) / Path(text).expanduser()))  # noqa: PTH100
+    return Path(os.path.abspath(findings.origin.folder(path) / at_home(text)))  # noqa: PTH100
+
+
+def at_home(text: str) -> Path:
+    """``~`` and ``~user`` followed where there is such a home; else the name as it stands."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (Path's own raises where nobody lives)
 
 
 def readable(text: str, path: str, findings: Findings, *, private: bool = False) -> Path:

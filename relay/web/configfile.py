@@ -12,6 +12,7 @@ from typing import Any
 
 from relay.config import edit, yamlfile
 from relay.config.faults import ConfigError, Fault
+from relay.config.files import at_home
 from relay.config.load import load_text
 from relay.config.validate import path_of
 from relay.errors import RelayError, SpoolError
@@ -170,7 +171,7 @@ def _secret_place(draft: Draft) -> tuple[Path, str]:
             value = None
     if isinstance(value, str) and value.startswith("file:"):
         name = value.removeprefix("file:").strip()
-        return folder / Path(name).expanduser(), value
+        return folder / at_home(name), value
     number = 1
     while (folder / _numbered(number)).exists():
         number += 1
