@@ -174,3 +174,20 @@ def test_who_was_let_in_before_stays_welcome() -> None:
     assert guessing.blocked("b", "printer", 10.0) is False
     guessing.delay("a", "printer", 11.0)
     assert guessing.blocked("a", "printer", 12.0)
+
+
+async def test_a_valid_login_between_the_guesses_helps_nobody() -> None:
+    """Guesses at one user, with another's right password in between, end in the block all the same; the other stays let in."""
+    config = all_settings(clients=(login("boss", "secret", "*"), login("own", "mine", "*")))
+    wrong, right, own = (
+        base64.b64encode(b"\0" + words).decode() for words in (b"boss\0guess", b"boss\0secret", b"own\0mine")
+    )
+    async with running(listener(auth="optional"), config=config) as bench:
+        for _ in range(10):
+            async with bench.session() as client:
+                assert (await client.ask(f"AUTH PLAIN {wrong}")).startswith("535")
+                assert (await client.ask(f"AUTH PLAIN {own}")).startswith("235")
+        async with bench.session() as client:
+            assert (await client.ask(f"AUTH PLAIN {right}")).startswith("421 4.7.0 Too many wrong passwords")
+        async with bench.session() as client:
+            assert (await client.ask(f"AUTH PLAIN {own}")).startswith("235")
