@@ -13,6 +13,7 @@ import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -109,30 +110,66 @@ class Authenticator:
             self._known.popitem(last=False)
 
 
+@dataclass(slots=True)
+class _Tally:
+    """Wrong passwords from one address: how many for each user name (a digest), and when the last one came."""
+
+    wrong: dict[bytes, int]
+    last: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.wrong.values())
+
+
 class Guessing:
-    """Counts wrong passwords by client address: each answer waits longer, and too many end it for a while."""
+    """Counts wrong passwords by client address: each answer waits longer, and too many end it for a while.
+
+    A right password clears what its own user name got wrong there and nothing else, so that one valid login is no help in
+    guessing another. Who logged in at an address before is let in there even while it is blocked: one
+    device with a stale password does not shut out the others behind the same router.
+    """
 
     def __init__(self) -> None:
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._tallies: OrderedDict[str, _Tally] = OrderedDict()
+        self._welcome: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
-    def delay(self, address: str, now: float) -> float:
+    def delay(self, address: str, user: str, now: float) -> float:
         """Note a wrong password; the seconds to wait before saying so. ``now`` is monotonic."""
-        count, last = self._wrong.pop(address, (0, now))
-        if now - last >= BLOCK_TIME:
-            count = 0
-        if len(self._wrong) >= _MANY_CLIENTS:
-            self._wrong.popitem(last=False)
-        self._wrong[address] = (count + 1, now)
-        return DELAYS[min(count, len(DELAYS) - 1)]
+        tally = self._tallies.pop(address, None)
+        if tally is None or now - tally.last >= BLOCK_TIME:
+            tally = _Tally({}, now)
+        if len(self._tallies) >= _MANY_CLIENTS:
+            self._tallies.popitem(last=False)
+        self._tallies[address] = tally
+        before, name = tally.count, _digest(user)
+        tally.wrong[name] = tally.wrong.get(name, 0) + 1
+        tally.last = now
+        return DELAYS[min(before, len(DELAYS) - 1)]
 
-    def blocked(self, address: str, now: float) -> bool:
+    def blocked(self, address: str, user: str, now: float) -> bool:
         """Whether this client has guessed too often: its passwords are not even looked at."""
-        count, last = self._wrong.get(address, (0, now))
-        return count >= BLOCK_AFTER and now - last < BLOCK_TIME
+        tally = self._tallies.get(address)
+        if tally is None or tally.count < BLOCK_AFTER or now - tally.last >= BLOCK_TIME:
+            return False
+        name = _digest(user)
+        return name in tally.wrong or (address, name) not in self._welcome
 
-    def forgive(self, address: str) -> None:
-        """A right password clears the client's account."""
-        self._wrong.pop(address, None)
+    def forgive(self, address: str, user: str) -> None:
+        """A right password clears what was wrong with this user's before."""
+        name = _digest(user)
+        tally = self._tallies.get(address)
+        if tally is not None:
+            tally.wrong.pop(name, None)
+        self._welcome[address, name] = None
+        self._welcome.move_to_end((address, name))
+        if len(self._welcome) > _MANY_CLIENTS:
+            self._welcome.popitem(last=False)
+
+
+def _digest(user: str) -> bytes:
+    """A user name of any length as 16 octets, so that what is remembered stays small."""
+    return hashlib.sha256(user.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def decode(text: str) -> str:

@@ -83,10 +83,16 @@ class Incoming:
         if self.long_lines and self._survey is not None and self._survey.finish().sealed:
             self.refuse(replies.SIGNED_TOO_LONG)
 
+    @property
+    def held(self) -> int:
+        """Octets of the header block, which stay in memory until the message is settled."""
+        return len(self._head) + len(self.header)
+
     def refuse(self, reply: bytes) -> bytes:
         """Give the message up; the first reason stays."""
         self.refusal = self.refusal or reply
         self._head.clear()
+        self.header = b""
         return b""
 
     def notes(self, bare_lf: bool) -> tuple[str, ...]:

@@ -17,6 +17,12 @@ SLOWEST = 10.0
 LONGEST_MESSAGE = 4 * 3600.0
 """Seconds one message may take in all."""
 
+HEADERS_TOGETHER = 16 * 1024 * 1024
+"""Octets of header blocks that a listener holds in memory for all messages under way."""
+
+ALWAYS_ROOM = 16 * 1024
+"""Octets of a header block for which there is room even then: ordinary mail stays far below."""
+
 _REMEMBERED = 4096
 _MINUTE = 60.0
 
@@ -97,6 +103,21 @@ class Gate:
         self._stamps = {
             address: stamps for address, stamps in self._stamps.items() if now - stamps[-1] < _MINUTE
         }
+
+
+class HeaderRoom:
+    """Memory for the header blocks of one listener's messages under way; their bodies go to the spool at once."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
+        """Octets held now."""
+
+    def resize(self, before: int, now: int) -> bool:
+        """Note that a block of ``before`` octets has ``now``; False when it is one of those there is no room for."""
+        self.used += now - before
+        return now <= ALWAYS_ROOM or self.used <= HEADERS_TOGETHER
 
 
 class Patience:

@@ -78,10 +78,10 @@ class LoginChannel(Channel):
             raise Cancelled
         return answer
 
-    def _blocked(self) -> bool:
+    def _blocked(self, user: str) -> bool:
         """Turn a client away that guesses; asked again after each check, since its other connections guess too."""
         intake = self._setup.intake
-        if not intake.guessing.blocked(self._address, intake.clock.monotonic()):
+        if not intake.guessing.blocked(self._address, user, intake.clock.monotonic()):
             return False
         self._note_refusal("auth", replies.CLOSE_GUESSING)
         self._hang_up(replies.CLOSE_GUESSING)
@@ -89,19 +89,19 @@ class LoginChannel(Channel):
 
     async def _judge(self, identity: str, user: str, password: str) -> bytes:
         intake = self._setup.intake
-        if self._blocked():
+        if self._blocked(user):
             return replies.AUTH_FAILED
         right = await intake.authenticator.check(user, password)
-        if self._blocked():
+        if self._blocked(user):
             return replies.AUTH_FAILED
         if right and identity in ("", user):
             self._user = user
             self.session.authenticated = True
-            intake.guessing.forgive(self._address)
+            intake.guessing.forgive(self._address, user)
             return replies.AUTH_OK
         self._failures += 1
         self._note_refusal("auth", replies.AUTH_FAILED, f"wrong user name or password for {user}")
-        await intake.clock.sleep(intake.guessing.delay(self._address, intake.clock.monotonic()))
+        await intake.clock.sleep(intake.guessing.delay(self._address, user, intake.clock.monotonic()))
         if self._failures >= WRONG_PASSWORDS:
             self._say(replies.AUTH_FAILED)
             self._hang_up(replies.CLOSE_ERRORS)

@@ -37,6 +37,7 @@ NEED_UTF8 = b"553 5.6.7 The address is not ASCII and SMTPUTF8 was not given\r\n"
 TOO_MANY_RECIPIENTS = b"452 4.5.3 Too many recipients; send the rest in another message\r\n"
 TOO_BIG = b"552 5.3.4 Message is larger than this relay takes\r\n"
 HEADER_TOO_BIG = b"552 5.3.4 The header block is larger than 256 kB\r\n"
+HEADERS_FULL = b"452 4.3.1 Too many large header blocks are under way; try again later\r\n"
 HAS_NUL = b"550 5.6.0 The message holds a NUL octet\r\n"
 SIGNED_TOO_LONG = (
     b"550 5.6.0 A line of the signed text is over 998 octets, and signed text cannot be re-encoded:"

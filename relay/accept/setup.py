@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from relay.accept.intake import Intake
-from relay.accept.limits import Gate, Networks
+from relay.accept.limits import Gate, HeaderRoom, Networks
 from relay.settings import Listener
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Roster:
         self.setup = setup
         self.loop = loop
         self.gate = Gate()
+        self.header_room = HeaderRoom()
         self.channels: set[Wire] = set()
         self.accepted = 0
         self.rejected = 0

@@ -7,6 +7,7 @@ from aiosmtpd.smtp import Envelope as Letter
 from relay.accept import replies
 from relay.accept.incoming import Incoming
 from relay.accept.intake import Arrival, spool_reply, trouble
+from relay.accept.limits import HeaderRoom
 from relay.accept.login import LoginChannel
 from relay.accept.params import MailParameters
 from relay.accept.reader import DotReader, LengthReader
@@ -43,9 +44,11 @@ class Transaction(Letter):  # type: ignore[misc, unused-ignore]
 class Parcel:
     """Where the content of one message goes while it comes."""
 
-    __slots__ = ("draft", "incoming", "lengths")
+    __slots__ = ("_held", "_room", "draft", "incoming", "lengths")
 
-    def __init__(self, draft: Draft, limit: int) -> None:
+    def __init__(self, draft: Draft, limit: int, room: HeaderRoom) -> None:
+        self._room = room
+        self._held = 0
         self.draft = draft
         self.incoming = Incoming(limit)
         self.lengths = LengthReader()
@@ -55,6 +58,7 @@ class Parcel:
         must be read to its end, or its rest would be read as commands."""
         try:
             body = self.incoming.feed(data)
+            self._account(self.incoming.held)
             if body:
                 await self.draft.write(body)
         except SpoolError as error:
@@ -63,7 +67,18 @@ class Parcel:
             trouble("accept.transfer", error)
             self.incoming.refuse(replies.INTERNAL)
         if self.incoming.refusal:
+            self._account(self.incoming.held)
             await self.draft.discard()
+
+    def settle(self) -> None:
+        """The message is stored or given up: its header block needs no room any more."""
+        self._account(0)
+
+    def _account(self, held: int) -> None:
+        """Keep the listener's count of header octets; a block it has no room for is refused."""
+        before, self._held = self._held, held
+        if held != before and not self._room.resize(before, held):
+            self.incoming.refuse(replies.HEADERS_FULL)
 
 
 class TransferChannel(LoginChannel):
@@ -75,7 +90,8 @@ class TransferChannel(LoginChannel):
     _idle_commands: int
 
     def _open_parcel(self) -> Parcel:
-        return Parcel(self._setup.intake.spool.draft(), self._setup.limits.message_size)
+        draft = self._setup.intake.spool.draft()
+        return Parcel(draft, self._setup.limits.message_size, self._roster.header_room)
 
     def _transfer_refusal(self) -> bytes | None:
         """Why no content can follow now."""
@@ -165,6 +181,7 @@ class TransferChannel(LoginChannel):
             gone=gone,
         )
         answer = await self._setup.intake.finish(arrival)
+        parcel.settle()
         self._departure = None
         if answer.stored:
             self._roster.accepted += 1
@@ -177,6 +194,7 @@ class TransferChannel(LoginChannel):
         """Forget the message under way and what it wrote."""
         letter, self._letter = self._letter, None
         if letter is not None and letter.parcel is not None:
+            letter.parcel.settle()
             await letter.parcel.draft.discard()
 
     def _client(self) -> Client:

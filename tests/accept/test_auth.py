@@ -85,12 +85,12 @@ def test_may_send_as() -> None:
 def test_guessing_slows_down() -> None:
     """Each wrong password of a client costs more, to a bound; success or time forgives."""
     guessing = Guessing()
-    delays = [guessing.delay("a", float(n)) for n in range(6)]
+    delays = [guessing.delay("a", "u", float(n)) for n in range(6)]
     assert delays == [0.0, 1.0, 2.0, 4.0, 4.0, 4.0]
-    assert guessing.delay("b", 6.0) == 0.0
-    guessing.forgive("a")
-    assert guessing.delay("a", 7.0) == 0.0
-    assert guessing.delay("b", 2000.0) == 0.0
+    assert guessing.delay("b", "u", 6.0) == 0.0
+    guessing.forgive("a", "u")
+    assert guessing.delay("a", "u", 7.0) == 0.0
+    assert guessing.delay("b", "u", 2000.0) == 0.0
 
 
 @pytest.mark.parametrize("text", ["YWJj", " YWJj ", "YWJj\t"])
@@ -140,15 +140,54 @@ def test_guessing_is_blocked_for_a_while() -> None:
     """Ten wrong passwords of one client block it for ten minutes, nobody else, and what is remembered is bounded."""
     guessing = Guessing()
     for n in range(9):
-        guessing.delay("a", float(n))
-    assert not guessing.blocked("a", 9.0)
-    guessing.delay("a", 9.0)
-    assert guessing.blocked("a", 10.0)
-    assert guessing.blocked("a", 9.0 + 599.0)
-    assert not guessing.blocked("a", 9.0 + 600.0)
-    assert not guessing.blocked("b", 10.0)
-    assert guessing.delay("a", 700.0) == 0.0
+        guessing.delay("a", "u", float(n))
+    assert not guessing.blocked("a", "u", 9.0)
+    guessing.delay("a", "u", 9.0)
+    assert guessing.blocked("a", "u", 10.0)
+    assert guessing.blocked("a", "u", 9.0 + 599.0)
+    assert not guessing.blocked("a", "u", 9.0 + 600.0)
+    assert not guessing.blocked("b", "u", 10.0)
+    assert guessing.delay("a", "u", 700.0) == 0.0
     for n in range(10_001):
-        guessing.delay(f"other {n}", 701.0)
-    assert guessing.delay("other 10000", 702.0) == 1.0  # the latest are remembered, the oldest forgotten
-    assert guessing.delay("a", 702.0) == 0.0
+        guessing.delay(f"other {n}", "u", 701.0)
+    assert guessing.delay("other 10000", "u", 702.0) == 1.0  # the latest are remembered, the oldest forgotten
+    assert guessing.delay("a", "u", 702.0) == 0.0
+
+
+def test_a_valid_login_does_not_clear_the_guesses_at_another() -> None:
+    """Logging in between the guesses, as often as one likes, does not lift the block on the other user."""
+    guessing = Guessing()
+    for n in range(10):
+        guessing.delay("a", "boss", float(n))
+        guessing.forgive("a", "own")
+    assert guessing.blocked("a", "boss", 10.0)
+    assert guessing.blocked("a", "third", 10.0)
+
+
+def test_who_was_let_in_before_stays_welcome() -> None:
+    """A stale password of one device does not shut out the logins that worked at this address; guessing at them does."""
+    guessing = Guessing()
+    guessing.forgive("a", "printer")
+    for n in range(10):
+        guessing.delay("a", "stale", float(n))
+    assert not guessing.blocked("a", "printer", 10.0)
+    assert guessing.blocked("b", "printer", 10.0) is False
+    guessing.delay("a", "printer", 11.0)
+    assert guessing.blocked("a", "printer", 12.0)
+
+
+async def test_a_valid_login_between_the_guesses_helps_nobody() -> None:
+    """Guesses at one user, with another's right password in between, end in the block all the same; the other stays let in."""
+    config = all_settings(clients=(login("boss", "secret", "*"), login("own", "mine", "*")))
+    wrong, right, own = (
+        base64.b64encode(b"\0" + words).decode() for words in (b"boss\0guess", b"boss\0secret", b"own\0mine")
+    )
+    async with running(listener(auth="optional"), config=config) as bench:
+        for _ in range(10):
+            async with bench.session() as client:
+                assert (await client.ask(f"AUTH PLAIN {wrong}")).startswith("535")
+                assert (await client.ask(f"AUTH PLAIN {own}")).startswith("235")
+        async with bench.session() as client:
+            assert (await client.ask(f"AUTH PLAIN {right}")).startswith("421 4.7.0 Too many wrong passwords")
+        async with bench.session() as client:
+            assert (await client.ask(f"AUTH PLAIN {own}")).startswith("235")

@@ -102,6 +102,32 @@ async def test_endless_input_of_many_is_bounded() -> None:
         tracemalloc.stop()
 
 
+async def test_header_blocks_share_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the listener's memory for header blocks a large one is put off, ordinary mail is not; all is given back."""
+    monkeypatch.setattr("relay.accept.limits.HEADERS_TOGETHER", 50_000)
+    envelope = b"MAIL FROM:<a@b.c>\r\nRCPT TO:<b@c.d>\r\n"
+    large = b"Subject: large\r\n" + (b"X-Filler: " + b"y" * 900 + b"\r\n") * 40
+    held = len(large) - 2  # the last line end waits for what follows
+    async with running() as bench, crowd(bench, 2) as clients:
+        assert bench.server._roster is not None
+        room = bench.server._roster.header_room
+        clients[0].send(envelope + b"DATA\r\n" + large)
+        clients[1].send(envelope + b"BDAT 10000\r\n" + large[:10000])
+        await until(lambda: room.used == held + 10000, "both are held")
+        async with bench.session(local_addr=OTHER) as client:
+            assert (await client.deliver(large + b"\r\nlate\r\n.\r\n")).startswith("452 4.3.1")
+        await served(bench)
+        assert room.used == held + 10000
+        clients[0].send(b"\r\nbody\r\n.\r\n")
+        clients[1].send(b"RSET\r\n")
+        await until(lambda: room.used == 0, "all given back")
+        assert len(bench.spool.stored) == 2
+        clients[0].send(envelope + b"DATA\r\n" + large)
+        await until(lambda: room.used == held, "there is room again")
+        clients[0].close()
+        await until(lambda: room.used == 0, "a client that vanished holds nothing")
+
+
 async def pour(client: TestClient) -> None:
     """Up to 1 MB, as long as it is taken."""
     with contextlib.suppress(ConnectionError, TimeoutError):
