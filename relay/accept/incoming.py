@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from relay.accept import replies
+from relay.rewrite.lineends import only_crlf
 from relay.rewrite.longlines import LongLines
 from relay.rewrite.refit import Survey
 
@@ -147,7 +148,7 @@ class Incoming:
         return rest
 
     def _mend_body(self, data: bytes) -> bytes:
-        if data.count(b"\r") == data.count(b"\n"):
+        if only_crlf(data):
             return data
         self.bare_cr = True
         return _BARE_CR.sub(b"\r\n", data)

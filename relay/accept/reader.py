@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 
+from relay.rewrite.lineends import only_crlf
+
 _END = b"\r\n.\r\n"
 _TAILS = (b"\r\n.\r", b"\r\n.", b"\n.", b"\r\n", b"\n", b"\r")
 """What the end of a block may be the beginning of; it waits for the next block. Longest first."""
 
+_DOTTED = re.compile(rb"\n\.")
 # A dot doubled after a bare LF was doubled by the client (PHP and Python's smtplib do it there too): one goes.
 _BARE_LF = re.compile(rb"(?<!\r)\n(?:\.(?=\.))?")
 
@@ -39,14 +42,17 @@ class DotReader:
         """Take a block as it came; give the message octets that are certain now."""
         data = self._carry + block
         self._look_for_lf_end(data)
-        end = data.find(_END)
+        dotted = (
+            b"." in data and _DOTTED.search(data) is not None
+        )  # most blocks of large messages: not one dot
+        end = data.find(_END) if dotted else -1
         if end >= 0:
             self.done, self.rest, data = True, data[end + 5 :], data[: end + 2]
         elif self._tolerant and self.lf_end and data.endswith(b"\n.\n"):
             self.done, data = True, data[:-2]
         else:
             data = self._hold_back(data)
-        return self._release(data)
+        return self._release(data, dotted)
 
     def _look_for_lf_end(self, data: bytes) -> None:
         if self.crlf:
@@ -62,17 +68,21 @@ class DotReader:
         self._carry = b""
         return data
 
-    def _release(self, data: bytes) -> bytes:
+    def _release(self, data: bytes, dotted: bool) -> bytes:
         if not data:
             return data
-        if data.count(b"\n") != data.count(b"\r\n"):
+        if _has_bare_lf(data):
             self.bare_lf = True
             data = _BARE_LF.sub(b"\r\n", data.replace(b"\r\n.", b"\r\n"))
-        else:
+        elif dotted:
             data = data.replace(b"\r\n.", b"\r\n")
         if self._skip:
             data, self._skip = data[2:], 0
         return data
+
+
+def _has_bare_lf(data: bytes) -> bool:
+    return not only_crlf(data) and data.count(b"\n") != data.count(b"\r\n")
 
 
 class LengthReader:
@@ -91,7 +101,7 @@ class LengthReader:
         self._carry = b""
         if data.endswith(b"\r"):
             data, self._carry = data[:-1], b"\r"
-        if data.count(b"\n") != data.count(b"\r\n"):
+        if _has_bare_lf(data):
             self.bare_lf = True
             data = re.sub(rb"(?<!\r)\n", b"\r\n", data)
         if data:
