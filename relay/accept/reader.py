@@ -75,7 +75,7 @@ class DotReader:
             self.bare_lf = True
             data = _BARE_LF.sub(b"\r\n", data.replace(b"\r\n.", b"\r\n"))
         elif dotted:
-            data = data.replace(b"\r\n.", b"\r\n")
+            data = _DOTTED.sub(b"\n", data)
         if self._skip:
             data, self._skip = data[2:], 0
         return data

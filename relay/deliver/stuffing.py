@@ -37,8 +37,8 @@ class Stuffing:
             self.repaired = True
         dotted = self._line_start and block.startswith(b".")
         self._line_start = block.endswith(b"\r\n")
-        if b"." in block and _DOTTED.search(block) is not None:  # most blocks of large messages: not one dot
-            block = block.replace(b"\r\n.", b"\r\n..")
+        if b"." in block:  # in most blocks of large messages there is not one
+            block = _DOTTED.sub(b"\n..", block)
         return b"." + block if dotted else block
 
     def finish(self) -> bytes:
