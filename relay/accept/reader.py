@@ -23,13 +23,15 @@ _BARE_LF = re.compile(rb"(?<!\r)\n(?:\.(?=\.))?")
 class DotReader:
     """Reads the octets after 354: finds the end, takes the stuffed dots out, makes bare LF CRLF."""
 
-    __slots__ = ("_carry", "_skip", "_tolerant", "bare_lf", "crlf", "done", "lf_end", "rest")
+    __slots__ = ("_carry", "_skip", "_tolerant", "bare_lf", "clean", "crlf", "done", "lf_end", "rest")
 
     def __init__(self, tolerant: bool = False) -> None:
         self._carry = b"\r\n"  # as if a line had just ended: the first line may be the lone dot
         self._skip = 2
         self._tolerant = tolerant
         self.bare_lf = False
+        self.clean = False
+        """What `feed` gave last holds no bare CR: it need not be looked for again."""
         self.crlf = False
         """A CRLF was seen in this DATA."""
         self.lf_end = False
@@ -71,7 +73,8 @@ class DotReader:
     def _release(self, data: bytes, dotted: bool) -> bytes:
         if not data:
             return data
-        if _has_bare_lf(data):
+        self.clean = only_crlf(data)
+        if not self.clean and _has_bare_lf(data):
             self.bare_lf = True
             data = _BARE_LF.sub(b"\r\n", data.replace(b"\r\n.", b"\r\n"))
         elif dotted:
@@ -82,18 +85,20 @@ class DotReader:
 
 
 def _has_bare_lf(data: bytes) -> bool:
-    return not only_crlf(data) and data.count(b"\n") != data.count(b"\r\n")
+    return data.count(b"\n") != data.count(b"\r\n")
 
 
 class LengthReader:
     """Reads the chunks of BDAT (RFC 3030): no dots, the lengths rule; bare LF becomes CRLF."""
 
-    __slots__ = ("_carry", "_line_open", "bare_lf")
+    __slots__ = ("_carry", "_line_open", "bare_lf", "clean")
 
     def __init__(self) -> None:
         self._carry = b""
         self._line_open = False
         self.bare_lf = False
+        self.clean = False
+        """As in `DotReader`."""
 
     def feed(self, block: bytes) -> bytes:
         """Take octets of a chunk; give what is certain now."""
@@ -101,7 +106,8 @@ class LengthReader:
         self._carry = b""
         if data.endswith(b"\r"):
             data, self._carry = data[:-1], b"\r"
-        if _has_bare_lf(data):
+        self.clean = only_crlf(data)
+        if not self.clean and _has_bare_lf(data):
             self.bare_lf = True
             data = re.sub(rb"(?<!\r)\n", b"\r\n", data)
         if data:
