@@ -205,10 +205,14 @@ def simulator(folder: Path, *options: str, keep: bool = False) -> Iterator[dict[
 
 
 def load(port: int, messages: int, size: int, clients: int, *more: str, timeout: float = 300.0) -> float:
-    """Postfix's smtp-source: a connection per message, from ``clients`` at once. Seconds until all had their 250."""
+    """Postfix's smtp-source: a connection per message, from ``clients`` at once. Seconds until all had their 250.
+
+    ``size`` 0: ``more`` says what is sent.
+    """
+    sized = ["-l", str(size)] if size else []
     began = time.monotonic()
     subprocess.run(
-        ["smtp-source", "-m", str(messages), "-s", str(clients), "-l", str(size), "-f", "source@example.org",
+        ["smtp-source", "-m", str(messages), "-s", str(clients), *sized, "-f", "source@example.org",
          "-t", "someone@example.net", *more, f"127.0.0.1:{port}"],
         check=True, timeout=timeout,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from relay.accept import replies
+from relay.rewrite.lineends import only_crlf
 from relay.rewrite.longlines import LongLines
 from relay.rewrite.refit import Survey
 
@@ -53,8 +54,8 @@ class Incoming:
         self.refusal: bytes | None = None
         """The reply this message has earned; octets that follow are dropped."""
 
-    def feed(self, data: bytes) -> bytes:
-        """Take octets; give those that belong to the body."""
+    def feed(self, data: bytes, *, clean: bool = False) -> bytes:
+        """Take octets; give those that belong to the body. ``clean``: the reader saw that they hold no bare CR."""
         if self.refusal is not None or not data:
             return b""
         self.size += len(data)
@@ -68,7 +69,7 @@ class Incoming:
             data = self._mend_body(self._split(data))
             if not self._open and (_SIGNED.search(self.header) or data.startswith(_PGP)):
                 self._survey = Survey(self.header)
-        else:
+        elif not clean:
             data = self._mend_body(data)
         self._lines.feed(data)
         if self._survey is not None:
@@ -153,7 +154,7 @@ class Incoming:
         return rest
 
     def _mend_body(self, data: bytes) -> bytes:
-        if data.count(b"\r") == data.count(b"\n"):
+        if only_crlf(data):
             return data
         self.bare_cr = True
         return _BARE_CR.sub(b"\r\n", data)

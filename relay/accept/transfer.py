@@ -53,11 +53,11 @@ class Parcel:
         self.incoming = Incoming(limit)
         self.lengths = LengthReader()
 
-    async def take(self, data: bytes) -> None:
+    async def take(self, data: bytes, *, clean: bool = False) -> None:
         """Pass message octets on; awaiting the spool is what slows the client down. Never raises: the message
-        must be read to its end, or its rest would be read as commands."""
+        must be read to its end, or its rest would be read as commands. ``clean``: see `Incoming.feed`."""
         try:
-            body = self.incoming.feed(data)
+            body = self.incoming.feed(data, clean=clean)
             self._account(self.incoming.held)
             if body:
                 await self.draft.write(body)
@@ -117,7 +117,7 @@ class TransferChannel(LoginChannel):
             while self._buffer and not reader.done:
                 block = self._take(BLOCK)
                 budget -= len(block)
-                await parcel.take(reader.feed(block))
+                await parcel.take(reader.feed(block), clean=reader.clean)
             if reader.done:
                 self._buffer[:0] = reader.rest
                 return
@@ -161,7 +161,7 @@ class TransferChannel(LoginChannel):
             block = self._take(min(size, BLOCK))
             size -= len(block)
             if parcel is not None:
-                await parcel.take(parcel.lengths.feed(block))
+                await parcel.take(parcel.lengths.feed(block), clean=parcel.lengths.clean)
 
     # both
 

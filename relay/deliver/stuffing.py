@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from relay.rewrite.lineends import only_crlf
+
+_DOTTED = re.compile(rb"\n\.")
 BARE = re.compile(rb"\r\n|\r|\n")
 
 
@@ -29,13 +32,13 @@ class Stuffing:
         return self._convert(block) if block else b""
 
     def _convert(self, block: bytes) -> bytes:
-        pairs = block.count(b"\r\n")
-        if block.count(b"\n") != pairs or block.count(b"\r") != pairs:
+        if not only_crlf(block):
             block = BARE.sub(b"\r\n", block)
             self.repaired = True
         dotted = self._line_start and block.startswith(b".")
         self._line_start = block.endswith(b"\r\n")
-        block = block.replace(b"\r\n.", b"\r\n..")
+        if b"." in block:  # in most blocks of large messages there is not one
+            block = _DOTTED.sub(b"\n..", block)
         return b"." + block if dotted else block
 
     def finish(self) -> bytes:

@@ -24,7 +24,7 @@ from relay.message import Outcome, Recipient, Scope
 
 DATA_TOO = 50
 """Recipients up to which DATA goes out with the envelope; with more, their replies are waited for first."""
-BLOCK = 65536
+BLOCK = 256 * 1024
 """Octets read from the spool, and gathered into one write."""
 STALE = frozenset({"connection-lost", "session-timed-out", "connection-ended", "service-not-available"})
 """How a kept connection shows, at its next MAIL, that the server had let go of it."""

@@ -25,14 +25,15 @@ class LongLines:
         """The next octets."""
         if self.found or not block:
             return
-        start, size = -self._open, len(block)
-        while size - start >= _WHOLE:
-            end = block.rfind(b"\n", max(start, 0), start + _WHOLE)
+        rfind, start, size = block.rfind, -self._open, len(block)
+        latest = size - _WHOLE
+        while start <= latest:
+            end = rfind(b"\n", start if start > 0 else 0, start + _WHOLE)
             if end < 0:
                 self.found = True
                 return
             start = end + 1
-        last = block.rfind(b"\n", max(start, 0))
+        last = rfind(b"\n", max(start, 0))
         self._open = size - (last + 1 if last >= 0 else start)
 
     def finish(self) -> bool:

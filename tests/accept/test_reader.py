@@ -66,6 +66,18 @@ def test_no_bare_lf_leaves(pieces: list[bytes], cuts: list[int]) -> None:
     assert out == b"" or out.endswith(b"\r\n")
 
 
+@given(PIECES, CUTS)
+def test_clean_blocks_hold_no_bare_cr(pieces: list[bytes], cuts: list[int]) -> None:
+    """What either reader calls clean is not looked at again, so it must be."""
+    data = b"".join(pieces)
+    for reader in (DotReader(), LengthReader()):
+        for block in blocks(data + b"\r\n.\r\n", cuts):
+            out = reader.feed(block)
+            assert not reader.clean or not re.search(rb"\r(?!\n)", out)
+            if isinstance(reader, DotReader) and reader.done:
+                break
+
+
 @given(st.lists(st.sampled_from([b"", b".", b"..", b"a", b".a", b"a.", b"text"]), max_size=12), CUTS)
 def test_round_trip(lines: list[bytes], cuts: list[int]) -> None:
     """What a correct client stuffs comes out as it was."""
