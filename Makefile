@@ -1,5 +1,6 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
+# make test-group  relays that share a PostgreSQL, killed, frozen and cut off for longer than `make test` does (3 minutes)
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
@@ -15,7 +16,7 @@ SOURCES := $(wildcard relay tests benchmarks)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test tools lint types audit fuzz bench bench-long clean
+.PHONY: setup demo test test-group tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -33,6 +34,9 @@ demo: setup
 test: setup tools lint types
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(if $(SUDO),--ignore=tests/interop)
 	$(if $(SUDO),$(SUDO) $(BIN)/pytest -p no:cacheprovider tests/interop)
+
+test-group: setup tools
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/group $(wildcard tests/group/long_*.py)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it

@@ -63,6 +63,8 @@ class Replica(Relay):
         return self._hosts.on(self.number, [*PYTHON, *words])
 
     def _listening(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            return False
         with self._hosts.at_hub():
             return super()._listening()
 
