@@ -82,17 +82,18 @@ class Namespaces:
     def __init__(self) -> None:
         self._holders: list[subprocess.Popen[bytes]] = []
         try:
-            for _ in range(HOSTS + 1):
-                self._hold()
+            for number in range(HOSTS + 1):
+                self._hold(f"host{number}.test")
             self._wire()
         except BaseException:
             self.close()
             raise
 
-    def _hold(self) -> None:
-        """A process that is in a namespace of its own and says so, then waits."""
+    def _hold(self, name: str) -> None:
+        """A process that is in namespaces of its own, with a host name of its own, and says so, then waits."""
+        first = f"hostname {name} && ip link set lo up && echo ready && exec sleep infinity"
         holder = subprocess.Popen(
-            tied(["unshare", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep infinity"]),
+            tied(["unshare", "--net", "--uts", "sh", "-c", first]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -129,7 +130,8 @@ class Namespaces:
             raise OSError(f"ip {words}: {done.stderr.strip()}")
 
     def on(self, number: int | None, command: list[str]) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self._pid(number)}/ns/net", "--", *command]
+        spaces = Path(f"/proc/{self._pid(number)}/ns")
+        return ["nsenter", f"--net={spaces / 'net'}", f"--uts={spaces / 'uts'}", "--", *command]
 
     def enter(self) -> None:
         _set_namespace(Path(f"/proc/{self._pid(None)}/ns/net"))

@@ -184,6 +184,20 @@ class Group:
         self._senders.append(made)
         return made
 
+    def worker(self, box: str) -> Replica:
+        """The replica that delivered the last message of a mailbox."""
+
+        def last() -> Replica | None:
+            times = {
+                max(
+                    (event["time"] for event in one.events("delivered") if box in event["lane"]), default=""
+                ): one
+                for one in self.replicas
+            }
+            return times[max(times)] if max(times) else None
+
+        return until(last, what=f"mail of {box} is delivered")
+
     def look(self) -> Findings:
         """What Exchange recorded so far."""
         with self.hosts.at_hub():

@@ -6,7 +6,7 @@ import signal
 import time
 
 from tests.group.kit import FROZEN_CONNECTIONS, until
-from tests.group.load import STRICT, promised, strict_load, strict_verdict
+from tests.group.load import BUSY, STRICT, promised, strict_load, strict_verdict
 
 FROZEN = 26.0
 """Seconds: longer than the group waits for one that is silent."""
@@ -14,10 +14,10 @@ FROZEN = 26.0
 
 def test_a_frozen_replica_is_replaced_and_changes_nothing_when_it_thaws(make_group):
     group = make_group(STRICT, "--latency", "0.05")
-    replicas = group.start("one", "two", "three")
+    group.start("one", "two", "three")
     senders = strict_load(group)
     until(lambda: len(group.received()) >= 40, what="mail is delivered")
-    victim = replicas[0]
+    victim = group.worker(BUSY)
     victim.signal(signal.SIGSTOP)
     frozen = time.monotonic()
     mail = promised(senders)
