@@ -21,6 +21,7 @@ from relay.spool.group import Group
 from relay.spool.group import News as News
 from relay.spool.group import Replica as Replica
 from relay.spool.group import Taken as Taken
+from relay.spool.group import Worker as Worker
 from relay.spool.states import State
 
 T = TypeVar("T")

@@ -154,7 +154,9 @@ def begin(
 def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool:
     """Write down an attempt; whether the content went."""
     number = ids.read(done.id)
-    row = connection.execute(f"SELECT state, begun, lane FROM message WHERE id = ?{LOCK}", (number,)).fetchone()
+    row = connection.execute(
+        f"SELECT state, begun, lane FROM message WHERE id = ?{LOCK}", (number,)
+    ).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
         raise SpoolLost(f"message {done.id} is not claimed")
     count_at_the_end(connection, row[2], row[1], now_ms)
@@ -385,7 +387,9 @@ def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool
         "SELECT id, begun, lane FROM message INDEXED BY message_active WHERE state = 1 ORDER BY id"
     ).fetchall()
     waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
-    return take_back(connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain)
+    return take_back(
+        connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain
+    )
 
 
 def take_back(

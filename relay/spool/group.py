@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.clock import Clock
 
@@ -41,6 +41,13 @@ class Replica:
     state: str
     """working, or leaving."""
     me: bool = False
+
+
+class Worker(NamedTuple):
+    """Who works a lane."""
+
+    name: str
+    me: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +118,8 @@ class Group(Protocol):
         """All that take part, oldest first; empty for a spool that only one relay works on."""
         ...
 
-    async def workers(self) -> dict[str, str]:
-        """Who works which lane, by the replica's name; empty for a spool that only one relay works on."""
+    async def workers(self) -> dict[str, Worker]:
+        """Who works which lane; empty for a spool that only one relay works on."""
         ...
 
     async def sent_last_minute(self, now: float) -> dict[str, int]:
@@ -161,7 +168,7 @@ class Alone:
         """None besides itself."""
         return []
 
-    async def workers(self) -> dict[str, str]:
+    async def workers(self) -> dict[str, Worker]:
         """It works them all."""
         return {}
 

@@ -237,7 +237,10 @@ class PostgresSpool(GroupSpool):
 
     async def lanes(self) -> list[LaneSummary]:
         found, workers = await super().lanes(), await self.workers()
-        return [dataclasses.replace(one, replica=workers.get(one.lane, "")) for one in found]
+        return [
+            dataclasses.replace(one, replica=workers[one.lane].name if one.lane in workers else "")
+            for one in found
+        ]
 
     async def claim(self, lane: str, limit: int, now: float) -> list[Claim]:
         """Only the lane's replica claims; a lane that is free is taken by it."""

@@ -22,7 +22,7 @@ from relay.errors import SpoolError, SpoolLost
 from relay.settings import SpoolSettings
 from relay.spool import holding, ids, postgres_member
 from relay.spool.contract import Hold, Recovered
-from relay.spool.group import Hear, News, Replica, Taken
+from relay.spool.group import Hear, News, Replica, Taken, Worker
 from relay.spool.postgres_link import Statements
 from relay.spool.postgres_member import Member, lost, replica_name
 from relay.spool.postgres_watch import CHANNEL, Missing, Watch
@@ -102,7 +102,9 @@ class GroupSpool(SqliteSpool):
     async def _bury_predecessors(self) -> None:
         """Processes of this host that were killed: nobody need wait to see whether they come back."""
         fence, deadline = self._member.fence, time.monotonic() + _ENDING
-        while dead := [one for one in await self._read(lambda c: postgres_member.of_this_host(c, fence)) if _ended(*one)]:
+        while dead := [
+            one for one in await self._read(lambda c: postgres_member.of_this_host(c, fence)) if _ended(*one)
+        ]:
             for other, seen, pid, present in dead:
                 if not present:
                     await self._give_up(Missing(other, f"process {pid} of this host", seen, "it was ended"))
@@ -250,7 +252,9 @@ class GroupSpool(SqliteSpool):
             f"messages wait again, {len(found.uncertain)} may have been delivered",
         )
         for message_id in found.uncertain:
-            events.uncertain(id=message_id, lane="", why=f"the replica {missing.name} was lost while submitting it")
+            events.uncertain(
+                id=message_id, lane="", why=f"the replica {missing.name} was lost while submitting it"
+            )
         self._tell("replicas")
         self._heard(News("replicas"))
 
@@ -284,8 +288,9 @@ class GroupSpool(SqliteSpool):
         fence = self._member.fence
         return await self._read(lambda c: postgres_member.replicas(c, fence))
 
-    async def workers(self) -> dict[str, str]:
-        return await self._read(postgres_member.workers)
+    async def workers(self) -> dict[str, Worker]:
+        fence = self._member.fence
+        return await self._read(lambda c: postgres_member.workers(c, fence))
 
     # what is shared besides
 

@@ -19,7 +19,7 @@ from relay import __version__
 from relay.errors import SpoolLost
 from relay.spool import delivery
 from relay.spool.contract import Debt, Recovered
-from relay.spool.group import Replica, Taken
+from relay.spool.group import Replica, Taken, Worker
 from relay.spool.postgres_link import Row
 from relay.spool.records import as_json
 
@@ -89,18 +89,22 @@ def take(connection: sqlite3.Connection, lane: str, fence: int, *, anyway: bool)
         connection.execute(
             f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME} ON CONFLICT DO NOTHING", (lane, fence)
         )
-    row = connection.execute(
-        "SELECT replica FROM lease WHERE kind = 'lane' AND name = ?", (lane,)
-    ).fetchone()
+    row = connection.execute("SELECT replica FROM lease WHERE kind = 'lane' AND name = ?", (lane,)).fetchone()
     if row is None:
         return Taken.ENOUGH
     return Taken.MINE if row[0] == fence else Taken.OTHERS
 
 
 def surplus(connection: sqlite3.Connection, fence: int) -> int:
-    """How many lanes more than a fair share it has."""
-    held, all_, members = _share(connection, fence)
-    return max(0, held - -(-all_ // max(1, members)))
+    """How many lanes more than its share it has: shares differ by one at most, those with more now have the larger."""
+    counts = connection.execute(
+        "SELECT r.fence, (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane') AS held"
+        " FROM replica r WHERE r.leaving = 0 ORDER BY held DESC, r.fence"
+    ).fetchall()
+    least, larger = divmod(sum(held for _, held in counts), max(1, len(counts)))
+    shares = {one: (held, least + (place < larger)) for place, (one, held) in enumerate(counts)}
+    held, share = shares.get(fence, (0, 0))
+    return max(0, int(held) - int(share))
 
 
 def _share(connection: sqlite3.Connection, fence: int) -> tuple[int, int, int]:
@@ -115,9 +119,7 @@ def _share(connection: sqlite3.Connection, fence: int) -> tuple[int, int, int]:
 
 def let_go(connection: sqlite3.Connection, lane: str, fence: int) -> None:
     """The lane is free."""
-    connection.execute(
-        "DELETE FROM lease WHERE kind = 'lane' AND name = ? AND replica = ?", (lane, fence)
-    )
+    connection.execute("DELETE FROM lease WHERE kind = 'lane' AND name = ? AND replica = ?", (lane, fence))
 
 
 def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
@@ -125,9 +127,7 @@ def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
     connection.execute(
         f"INSERT INTO lease SELECT 'task', ?, ?, {_SERVER_TIME} ON CONFLICT DO NOTHING", (task, fence)
     )
-    row = connection.execute(
-        "SELECT replica FROM lease WHERE kind = 'task' AND name = ?", (task,)
-    ).fetchone()
+    row = connection.execute("SELECT replica FROM lease WHERE kind = 'task' AND name = ?", (task,)).fetchone()
     return row is not None and row[0] == fence
 
 
@@ -215,17 +215,20 @@ def replicas(connection: sqlite3.Connection, fence: int) -> list[Replica]:
         " FROM replica r ORDER BY r.fence"
     ).fetchall()
     return [
-        Replica(name, version, host, pid, started, seen, lanes, "leaving" if leaving else "working", one == fence)
+        Replica(
+            name, version, host, pid, started, seen, lanes, "leaving" if leaving else "working", one == fence
+        )
         for one, name, version, host, pid, started, seen, leaving, lanes in rows
     ]
 
 
-def workers(connection: sqlite3.Connection) -> dict[str, str]:
-    """Lanes, and the names of those who work them."""
+def workers(connection: sqlite3.Connection, fence: int) -> dict[str, Worker]:
+    """Lanes, and those who work them."""
     rows = connection.execute(
-        "SELECT lease.name, r.name FROM lease JOIN replica r ON r.fence = lease.replica WHERE lease.kind = 'lane'"
+        "SELECT lease.name, r.name, r.fence FROM lease JOIN replica r ON r.fence = lease.replica"
+        " WHERE lease.kind = 'lane'"
     )
-    return {lane: name for lane, name in rows}
+    return {lane: Worker(name, one == fence) for lane, name, one in rows}
 
 
 def claimants(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, str]:
@@ -235,7 +238,7 @@ def claimants(connection: sqlite3.Connection, numbers: list[int]) -> dict[int, s
         " (SELECT value FROM json_each(?))",
         (as_json(numbers),),
     )
-    return {number: name for number, name in rows}
+    return dict(rows)
 
 
 def of_this_host(connection: sqlite3.Connection, fence: int) -> list[tuple[int, float, int, bool]]:

@@ -34,9 +34,7 @@ _QUICK = 0.5
 """Seconds; an answer that took longer says little about the server's clock."""
 _OFF = 1.0
 """Seconds by which this host's clock may differ from the server's before it is worth a word."""
-_BEAT = (
-    "UPDATE replica SET seen = extract(epoch FROM clock_timestamp()) WHERE fence = %s RETURNING seen::double precision"
-)
+_BEAT = "UPDATE replica SET seen = extract(epoch FROM clock_timestamp()) WHERE fence = %s RETURNING seen::double precision"
 _OTHERS = f"SELECT r.fence, r.name, r.seen, {IS_PRESENT} FROM replica r WHERE r.fence <> %s"
 
 
@@ -215,7 +213,9 @@ class Watch:
             return
         if took < _QUICK:
             self._compare(float(row[0]) - before - took / 2)
-        missing, changed = self._peers.look(connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic())
+        missing, changed = self._peers.look(
+            connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()
+        )
         if changed:
             self._say(News("replicas"))
         for one in missing:

@@ -22,7 +22,7 @@ from relay import events
 from relay.errors import SpoolError
 from relay.spool.postgres_link import Row, Statements, connect, plain_error
 from relay.spool.postgres_member import Member, lost
-from relay.spool.writer import Writer, Waiting, answer_all, apply_all
+from relay.spool.writer import Waiting, Writer, answer_all, apply_all
 
 _AGAIN = 1.0
 """Seconds between tries to connect; meanwhile every change fails at once, so that listeners answer 451 at once."""
@@ -120,7 +120,7 @@ class PostgresWriter(Writer):
             self._together(self._session.connection(), batch)
         except Exception as error:
             if getattr(error, "sqlstate", None) in _COLLIDED and tries < _TRIES and not self.trouble:
-                time.sleep(random.uniform(0, 0.01 * 2**tries))
+                time.sleep(random.uniform(0, 0.01 * 2**tries))  # noqa: S311 - spreading, not secrecy
                 self._try(batch, tries + 1)
             else:
                 self._apart(batch, error)
