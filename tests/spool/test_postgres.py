@@ -22,7 +22,7 @@ from relay.spool.postgres import PostgresSpool, shown_url
 from relay.spool.postgres_dialect import translate
 from relay.spool.postgres_link import connect
 from relay.spool.postgres_rows import CHUNK
-from relay.spool.postgres_schema import LOCKS, WRITING, Migration, migrate, migrations
+from relay.spool.postgres_schema import LOCKS, Migration, migrate, migrations
 from tests.fakes.clock import ManualClock
 from tests.fakes.postgres import PostgresServer, running
 from tests.fakes.spool import LANE, SENT, accept, spool_settings
@@ -287,7 +287,7 @@ async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make):
     spool = await make()
     frozen = connect(make.url, "frozen")
     frozen.execute("BEGIN")
-    frozen.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, WRITING))
+    frozen.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, 2))
     try:
         async with asyncio.timeout(20):
             await accept(spool)
