@@ -41,12 +41,14 @@ def test_a_throttled_and_a_held_mailbox_rest_although_their_replicas_are_killed(
         one.kill()
     calm = delivered(group, *CALM)
     until(lambda: delivered(group, *CALM) > calm + 60, 40, "the others' mail goes on")
+    assert refusals(group) == told
     for one in victims:
         one.start(wait=False)
         group.ready(one)
     calm = delivered(group, *CALM)
     until(lambda: delivered(group, *CALM) > calm + 30, 40, "and on")
-    assert refusals(group) == told
+    # a start tries what is held once, since it may have been mended (docs/operating.md)
+    assert refusals(group) - told <= Counter({FULL: len(victims)})
     assert delivered(group, THROTTLED) == sent
     senders.finish()
     group.await_delivery(senders, CALM)
