@@ -6,6 +6,8 @@ instant in between, so any 60 s as the server sees them hold at most the limit, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import deque
 from typing import NamedTuple
 
@@ -22,6 +24,10 @@ _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
 
+NO_LIMITS = MailboxLimits(
+    connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
+)
+"""Of an upstream that the configuration does not name any more."""
 _IN_ONE_PIECE = 10
 """A message is kept together while it needs no more than this part of a minute's limit (3 of 30)."""
 
@@ -93,15 +99,16 @@ class MailboxLimiter:
         self._forget(now)
         return bool(self._debts)
 
-    def export(self) -> list[float | None]:
+    def export(self) -> str:
         """How it is slowed down, for whoever works the mailbox next."""
-        return [self._slowed_to, self._recovers, self._paused_until]
+        return json.dumps([self._slowed_to, self._recovers, self._paused_until])
 
-    def restore(self, kept: list[float | None]) -> None:
-        """What `export` gave. Raises ValueError or TypeError when it is something else."""
-        slowed, recovers, paused = kept
-        self._recovers, self._paused_until = float(recovers or 0.0), float(paused or 0.0)
-        self._slowed_to = None if slowed is None else max(1, int(slowed))
+    def recall(self, kept: str | None) -> None:
+        """Take up what `export` gave; what cannot be read is learned anew."""
+        with contextlib.suppress(ValueError, TypeError):
+            slowed, recovers, paused = json.loads(kept or "")
+            self._recovers, self._paused_until = float(recovers), float(paused)
+            self._slowed_to = None if slowed is None else max(1, int(slowed))
 
     @property
     def slowed(self) -> bool:

@@ -23,7 +23,7 @@ from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
-from relay.schedule.limits import MailboxLimiter
+from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
@@ -39,9 +39,6 @@ _DIALS = 20
 """Connections being made at once, over all lanes: a rule that keeps senders makes a lane for each of them."""
 _CONNECTIONS = 500
 """Connections open at once, over all lanes: within the usual 1,024 file descriptors, clients included."""
-_NO_LIMITS = MailboxLimits(
-    connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
-)
 
 
 class Scheduler:
@@ -235,7 +232,7 @@ class Scheduler:
         for one in self._settings.upstreams:
             if one.name == upstream:
                 return one.limits, one.batch_size
-        return _NO_LIMITS, 1
+        return NO_LIMITS, 1
 
     def _ensure_runner(self, lane: Lane) -> None:
         task = self.runners.get(lane.name)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LEARNED = "recipients-per-message:"
 """Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
-_PACE = "pace:"
+PACE = "pace:"
 """Key, before a lane's name, under which the spool remembers how its mailbox is slowed down."""
 _THROTTLE = "throttle:"
 """The same for an upstream whose every mailbox is; replicas tell one another."""
@@ -115,7 +115,7 @@ class Verdicts:
     # what whoever works a lane next must know
 
     def _keep_pace(self, lane: Lane) -> None:
-        self._keep(_PACE + lane.name, json.dumps(lane.limiter.export()))
+        self._keep(PACE + lane.name, lane.limiter.export())
 
     def _keep(self, key: str, text: str | None) -> None:
         async def keep() -> None:
@@ -129,10 +129,7 @@ class Verdicts:
         spool = self._scheduler.spool
         lane.limiter = MailboxLimiter(lane.limits, await spool.usage(lane.name, self._scheduler.clock.now()))
         lane.remember((await spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
-        kept = (await spool.remembered(_PACE + lane.name)).get(_PACE + lane.name)
-        if kept is not None:
-            with contextlib.suppress(ValueError, TypeError):
-                lane.limiter.restore(json.loads(kept))
+        lane.limiter.recall((await spool.remembered(PACE + lane.name)).get(PACE + lane.name))
         lane.limits_known = True
 
     def learn_most(self, lane: Lane, recipients: int) -> None:

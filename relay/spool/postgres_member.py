@@ -83,9 +83,8 @@ def lost(name: str) -> SpoolLost:
 
 
 def take(connection: sqlite3.Connection, lane: str, fence: int, *, anyway: bool) -> Taken:
-    """Become a free lane's worker, up to a fair share: fewer than (lanes that are worked + 1) / replicas, rounded up."""
-    held, all_, members = _share(connection, fence)
-    if anyway or held * members <= all_:
+    """Become a free lane's worker; it is for those who have the fewest lanes, ``anyway`` for anybody."""
+    if anyway or _has_fewest(connection, fence):
         connection.execute(
             f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME} ON CONFLICT DO NOTHING", (lane, fence)
         )
@@ -95,26 +94,27 @@ def take(connection: sqlite3.Connection, lane: str, fence: int, *, anyway: bool)
     return Taken.MINE if row[0] == fence else Taken.OTHERS
 
 
+def _has_fewest(connection: sqlite3.Connection, fence: int) -> bool:
+    counts = dict(_counts(connection))
+    return fence in counts and counts[fence] == min(counts.values())
+
+
 def surplus(connection: sqlite3.Connection, fence: int) -> int:
     """How many lanes more than its share it has: shares differ by one at most, those with more now have the larger."""
-    counts = connection.execute(
-        "SELECT r.fence, (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane') AS held"
-        " FROM replica r WHERE r.leaving = 0 ORDER BY held DESC, r.fence"
-    ).fetchall()
+    counts = _counts(connection)
     least, larger = divmod(sum(held for _, held in counts), max(1, len(counts)))
     shares = {one: (held, least + (place < larger)) for place, (one, held) in enumerate(counts)}
     held, share = shares.get(fence, (0, 0))
-    return max(0, int(held) - int(share))
+    return max(0, held - share)
 
 
-def _share(connection: sqlite3.Connection, fence: int) -> tuple[int, int, int]:
-    """Lanes that this replica works, lanes that are worked, and replicas to share them."""
-    held, all_, members = connection.execute(
-        "SELECT (SELECT count(*) FROM lease WHERE replica = ? AND kind = 'lane'),"
-        " (SELECT count(*) FROM lease WHERE kind = 'lane'), (SELECT count(*) FROM replica WHERE leaving = 0)",
-        (fence,),
-    ).fetchone()
-    return int(held), int(all_), int(members)
+def _counts(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Members that do not leave, and how many lanes each works; those with most first."""
+    rows = connection.execute(
+        "SELECT r.fence, count(lease.name) AS held FROM replica r LEFT JOIN lease ON lease.replica = r.fence"
+        " AND lease.kind = 'lane' WHERE r.leaving = 0 GROUP BY r.fence ORDER BY held DESC, r.fence"
+    ).fetchall()
+    return [(int(fence), int(held)) for fence, held in rows]
 
 
 def let_go(connection: sqlite3.Connection, lane: str, fence: int) -> None:

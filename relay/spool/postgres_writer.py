@@ -19,7 +19,7 @@ from typing import cast
 import psycopg
 
 from relay import events
-from relay.errors import SpoolError
+from relay.errors import SpoolError, SpoolLost
 from relay.spool.postgres_link import Row, Statements, connect, plain_error
 from relay.spool.postgres_member import Member, lost
 from relay.spool.writer import Waiting, Writer, answer_all, apply_all
@@ -135,15 +135,24 @@ class PostgresWriter(Writer):
                 connection.execute("BEGIN")
                 started = psycopg.RawCursor(connection).execute(_WHICH)
                 statements = Statements(connection, pipeline)
-                apply_all(statements.as_sqlite(), batch, apart=False)
+                self._apply(statements, batch)
                 row = started.fetchone()
-                if not statements.members():
-                    raise lost(self._member.name)
             assert row is not None
         except BaseException as error:
             self._roll_back(connection, error)
             raise
         self._commit(connection, str(row[0]))
+
+    def _apply(self, statements: Statements, batch: list[Waiting]) -> None:
+        """Raises SpoolLost when this replica was given up: of that, a message that it has not got is only the sign."""
+        try:
+            apply_all(statements.as_sqlite(), batch, apart=False)
+        except SpoolLost:
+            if statements.members():
+                raise
+            raise lost(self._member.name) from None
+        if not statements.members():
+            raise lost(self._member.name)
 
     def _roll_back(self, connection: psycopg.Connection[Row], error: BaseException) -> None:
         try:
