@@ -24,7 +24,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture
 def make_group(tmp_path, server) -> Iterator[MakeGroup]:
-    """A group on an empty database: ``make_group(Bounds(...), simulator options, hosts=..., servers=...)``."""
+    """A group on an empty database: ``make_group(Bounds(...), simulator options, hosts=.., servers=.., more=..)``."""
     made: list[Group] = []
 
     def make(
@@ -32,8 +32,10 @@ def make_group(tmp_path, server) -> Iterator[MakeGroup]:
         *simulator: str,
         hosts: Hosts | None = None,
         servers: list[PostgresServer] | None = None,
+        more: str = "",
     ) -> Group:
-        made.append(Group(tmp_path / "group", hosts or Loopback(), servers or [server], bounds, *simulator))
+        where = hosts or Loopback()
+        made.append(Group(tmp_path / "group", where, servers or [server], bounds, *simulator, more=more))
         return made[-1]
 
     yield make

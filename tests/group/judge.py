@@ -29,6 +29,10 @@ class Findings:
 
     arrived: Counter[str] = field(default_factory=Counter)
     """Message-ID -> how often."""
+    when: dict[str, float] = field(default_factory=dict)
+    """Message-ID -> when it arrived first, seconds since 1970."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Message-ID -> octets of the smallest copy."""
     minutes: dict[str, int] = field(default_factory=dict)
     """Mailbox -> the most messages in any 60 s."""
     recipients: Counter[str] = field(default_factory=Counter)
@@ -41,7 +45,10 @@ def look(microsoft: Microsoft) -> Findings:
     found = Findings(limits=microsoft.call("/limits")["mailboxes"])
     times: defaultdict[str, list[float]] = defaultdict(list)
     for one in microsoft.messages():
-        found.arrived[one["message_id"]] += 1
+        name = one["message_id"]
+        found.arrived[name] += 1
+        found.when.setdefault(name, one["received"])
+        found.sizes[name] = min(found.sizes.get(name, one["size"]), one["size"])
         found.recipients[one["mailbox"]] += len(one["recipients"])
         times[one["mailbox"]].append(one["received"])
     found.minutes = {mailbox: busiest(when) for mailbox, when in times.items()}
@@ -74,13 +81,15 @@ def check_limits(found: Findings, bounds: Bounds) -> None:
 def check_mail(
     found: Findings, senders: Senders, witness: Relay, waiting: frozenset[str] = frozenset()
 ) -> None:
-    """Everything that got a 250 is at Exchange (or ``waiting`` in the queue), and nothing is there twice that the
+    """Everything that got a 250 is whole at Exchange (or ``waiting`` in the queue), and nothing is there twice that the
     group does not report as uncertain, as often as it arrived too much. ``witness`` is a relay that is asked for traces.
     """
     lost = senders.taken() - set(found.arrived) - waiting
     assert not lost, f"{len(lost)} acknowledged messages are lost, one: {traces(witness, min(lost))}"
     strange = set(found.arrived) - senders.taken() - senders.unclear()
     assert not strange, f"messages arrived that clients were refused: {strange}"
+    short = [one for one in senders.tries if found.sizes.get(one.message_id, one.size) < one.size]
+    assert not short, f"messages arrived without all of their content: {short}"
     for message_id, count in found.arrived.items():
         if count > 1:
             said = [event for trace in traces(witness, message_id) for event in trace["events"]]

@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 import random
-import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
-from tests.group.kit import FROZEN_CONNECTIONS, Bounds, Group, Replica, until
+from tests.group.kit import FROZEN_CONNECTIONS, Bounds, Group, Replica, pass_time, until
 from tests.group.load import CALM, STRICT, steady, strict_load, strict_verdict
+from tests.group.misfortunes import MISFORTUNES
 
 SECONDS = 40.0
 """How long things happen."""
-
-
-def killed(one: Replica) -> Callable[[], None]:
-    one.kill()
-    return lambda: None
-
-
-def frozen(one: Replica) -> Callable[[], None]:
-    one.signal(signal.SIGSTOP)
-    return lambda: one.signal(signal.SIGCONT)
-
-
-def cut_off(one: Replica) -> Callable[[], None]:
-    one.database.cut()
-    return one.database.restore
-
-
-def held_back(one: Replica) -> Callable[[], None]:
-    one.database.stall()
-    return one.database.restore
-
-
-def stopped(one: Replica) -> Callable[[], None]:
-    assert one.stop() == 0
-    return lambda: None
-
-
-MISFORTUNES = (killed, frozen, cut_off, held_back, stopped)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -58,21 +29,15 @@ def test_a_bad_day(make_group, seed):
 
 def bad_hour(group: Group, chance: random.Random, replicas: list[Replica]) -> None:
     """Something happens to one or two replicas at a moment and for a time that chance chooses; then they are well again."""
-    wait(chance.uniform(0.2, 2.0))
+    pass_time(chance.uniform(0.2, 2.0))
     mend = [
         (one, chance.choice(MISFORTUNES)(one)) for one in chance.sample(replicas, chance.choice([1, 1, 2]))
     ]
-    wait(chance.choice([0.5, 3.0, 3.0, 8.0, 22.0]))
+    pass_time(chance.choice([0.5, 3.0, 3.0, 8.0, 22.0]))
     for _, cure in mend:
         cure()
     for one, _ in mend:
         group.ready(one)
-
-
-def wait(seconds: float) -> None:
-    """Time that passes is part of these tests."""
-    ends = time.monotonic() + seconds
-    until(lambda: time.monotonic() > ends, seconds + 10)
 
 
 def test_killed_again_and_again_at_full_speed(make_group):

@@ -45,10 +45,14 @@ class Try:
     door: str
     began: float
     """Seconds, monotonic."""
+    size: int = 0
+    """Octets that the message has at least."""
     took: float = 0.0
     """Seconds until the answer, or until the connection broke."""
     answer: str = ""
     """The reply's code, ``refused`` (no connection) or ``broken`` (it ended without a reply)."""
+    answered: float = 0.0
+    """When the answer came; seconds since 1970."""
     sent: bool = False
     """The whole message had left: without a 250 it may have been stored all the same (RFC 1047)."""
 
@@ -100,9 +104,9 @@ class Senders:
         deadline = time.monotonic() + _GIVE_UP
         for number in itertools.count():
             door = next(doors)
-            one = Try(f"<{name}.{number}@legacy.local>", letter.box, door.name, time.monotonic())
+            one = Try(f"<{name}.{number}@legacy.local>", letter.box, door.name, time.monotonic(), letter.size)
             _attempt(one, door, letter)
-            one.took = time.monotonic() - one.began
+            one.took, one.answered = time.monotonic() - one.began, time.time()
             self.tries.append(one)
             if one.taken or self._abandoned:
                 return
