@@ -35,6 +35,14 @@ _OFF = 1.0
 _BEAT = "UPDATE replica SET seen = extract(epoch FROM clock_timestamp()) WHERE fence = %s RETURNING seen::double precision"
 _OTHERS = f"SELECT r.fence, r.name, r.seen, {IS_PRESENT} FROM replica r WHERE r.fence <> %s"
 
+_END_UNFINISHED = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+    " AND application_name LIKE 'relay %' AND xact_start IS NOT NULL AND wait_event = 'ClientRead'"
+    " AND query_start < clock_timestamp() - interval '5 s'"
+)
+"""A relay that stands still between two statements of a change keeps what it has locked. The server ends such a session
+by itself (idle_in_transaction_session_timeout), but not in a pipeline: it counts from the end of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Missing:
@@ -213,6 +221,7 @@ class Watch:
         missing, changed = self._peers.look(
             connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()
         )
+        connection.execute(_END_UNFINISHED)
         if changed:
             self._say(News("replicas"))
         for one in missing:
