@@ -7,7 +7,7 @@ import time
 
 from tests.fakes.postgres import PostgresServer
 from tests.group.kit import BOXES, FROZEN_CONNECTIONS, Bounds, Replica, until
-from tests.group.load import steady
+from tests.group.load import BUSY, STRICT, promised, steady, strict_load, strict_verdict
 
 
 def in_a_change(server: PostgresServer, one: Replica) -> bool:
@@ -46,3 +46,30 @@ def test_a_replica_frozen_in_the_middle_of_a_change_keeps_nobody_waiting(make_gr
     senders.finish()
     group.await_delivery(senders)
     group.verdict(senders, FROZEN_CONNECTIONS)
+
+
+def test_two_replicas_frozen_one_after_the_other_at_the_same_mailbox(make_group):
+    """The connections of both stay open at Exchange, which takes three of a mailbox."""
+    group = make_group(STRICT, "--latency", "0.05")
+    replicas = group.start("one", "two", "three")
+    senders = strict_load(group)
+    victims: list[Replica] = []
+    for _ in range(2):
+        left = [one for one in replicas if one not in victims]
+        before = {one: deliveries(one, BUSY) for one in left}
+        until(
+            lambda left=left, before=before: any(deliveries(one, BUSY) >= before[one] + 8 for one in left), 40
+        )
+        victims.append(max(left, key=lambda one, before=before: deliveries(one, BUSY) - before[one]))
+        victims[-1].signal(signal.SIGSTOP)
+    mail = promised(senders)
+    until(lambda: mail <= group.received(), 30, "the third takes their work over")
+    for one in victims:
+        one.signal(signal.SIGCONT)
+        group.ready(one, 30)
+    strict_verdict(group, senders, FROZEN_CONNECTIONS)
+
+
+def deliveries(one: Replica, box: str) -> int:
+    """Messages of a mailbox that it has delivered."""
+    return sum(box in event["lane"] for event in one.events("delivered"))
