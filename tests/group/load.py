@@ -36,8 +36,8 @@ def promised(senders: Senders) -> set[str]:
 
 
 def strict_verdict(group: Group, senders: Senders, connections: int = 0) -> Findings:
-    """The judge's, after the clients are done; and the limits were reached, or nearly, or it would prove little: what was
-    under way in a replica that ended counts although it may never have arrived.
+    """The judge's, after the clients are done; and the limits were reached (or nearly: what was under way in a replica that
+    ended counts although it may never have arrived), or it would prove little.
     """
     until(lambda: _limits_are_used(group.look()), 20, "the limits are used up")
     senders.finish()
@@ -47,4 +47,4 @@ def strict_verdict(group: Group, senders: Senders, connections: int = 0) -> Find
 
 def _limits_are_used(found: Findings) -> bool:
     busy, crowded = f"{BUSY}@contoso.com", f"{CROWDED}@contoso.com"
-    return found.minutes.get(busy, 0) > STRICT.minute * 0.7 and found.recipients[crowded] > STRICT.day * 0.7
+    return found.minutes.get(busy, 0) > STRICT.minute / 2 and found.recipients[crowded] > STRICT.day / 2
