@@ -56,7 +56,7 @@ class Gate:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         there: asyncio.StreamWriter | None = None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # cancelled only at the end
             await self._open.wait()
             answers, there = await self._dial()
             self._writers.add(there)

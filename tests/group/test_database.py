@@ -35,8 +35,15 @@ def test_a_database_that_restarts_under_load_costs_a_451_and_nothing_else(make_g
     assert [one.process.poll() for one in replicas] == [None] * 3
 
 
-@pytest.mark.parametrize("how", ["cut", "stall"])
-def test_a_replica_without_its_database_loses_its_work_to_the_others(make_group, how):
+@pytest.mark.parametrize(
+    ("how", "answers", "patience"),
+    [
+        ("cut", {"451"}, 5),
+        # nothing breaks, and nobody answers: what has been sent to the database waits for its answer
+        ("stall", {"451", "broken"}, 15),
+    ],
+)
+def test_a_replica_without_its_database_loses_its_work_to_the_others(make_group, how, answers, patience):
     group = make_group(STRICT, "--latency", "0.05")
     group.start("one", "two", "three")
     senders = strict_load(group)
@@ -49,7 +56,7 @@ def test_a_replica_without_its_database_loses_its_work_to_the_others(make_group,
     until(lambda: time.monotonic() > away + 30, 40, "it was away for long enough")
     told = [one for one in senders.failures() if one.door == victim.name and one.began > away + 5]
     victim.database.restore()
-    assert told and {one.answer for one in told} == {"451"}, told
-    assert max(one.took for one in told) < 5, told
+    assert told and {one.answer for one in told} <= answers, told
+    assert max(one.took for one in told) < patience, told
     group.ready(victim, 30)
     strict_verdict(group, senders, FROZEN_CONNECTIONS)

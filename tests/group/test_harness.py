@@ -74,7 +74,8 @@ def test_every_copy_too_many_needs_a_report_of_its_own():
 )
 def test_one_more_than_the_limit_is_found(account, minutes, recipients):
     whole = {"connections_tried": 2, "messages_per_minute_tried": 60, "refusals": {}}
-    found = Findings(Counter(), {"m": minutes}, Counter({"m": recipients}), {"m": whole | account})
+    limits = {"m": whole | account}
+    found = Findings(minutes={"m": minutes}, recipients=Counter({"m": recipients}), limits=limits)
     bounds = Bounds(minute=60, day=100, connections=2)
     if (account, minutes, recipients) == ({}, 60, 100):
         check_limits(found, bounds)
