@@ -30,16 +30,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
-    """Ask until the answer is true; the answer. Fails with ``what`` after ``seconds``."""
+def until(
+    condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "", *, pause: float = 0.02
+) -> Any:
+    """Ask until the answer is true, every ``pause`` seconds; the answer. Fails with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
-    pause = threading.Event()
+    between = threading.Event()
     while True:
         answer = condition()
         if answer:
             return answer
         assert time.monotonic() < deadline, f"did not happen within {seconds} s: {what or condition}"
-        pause.wait(0.02)
+        between.wait(pause)
 
 
 class Microsoft:
