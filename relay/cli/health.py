@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from relay.cli.options import AsJson, ConfigPath, settings_of
-from relay.cli.output import emit_json, say
+from relay.cli.output import emit_json, local, say
 from relay.errors import ControlError
 from relay.logs import visible
 
@@ -15,6 +16,17 @@ from relay.logs import visible
 def add_command(app: typer.Typer) -> None:
     """Register `relay health`."""
     app.command("health")(health)
+
+
+LANES = 20
+"""Mailboxes that are told to people; ``--json`` has more."""
+
+
+def _login(lane: Mapping[str, Any]) -> str:
+    """One mailbox and its last login, as people read it."""
+    last = lane.get("last_login") or {}
+    when = f"last login {local(last.get('time'))} by {last.get('transport')}" if last else "no login yet"
+    return visible(f"{lane.get('mailbox')}: {when}, {lane.get('state')}")
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also when mail is taken but cannot leave.")]
@@ -41,5 +53,7 @@ def health(config: ConfigPath = None, strict: Strict = False, as_json: AsJson = 
         say("live and ready" if ready else f"not ready: {visible(reasons) or 'no reason was given'}")
         for warning in warnings:
             say(f"  but {warning}")
+        for lane in answer.get("lanes", ())[:LANES]:
+            say(f"  {_login(lane)}")
     if not well:
         raise typer.Exit(1)
