@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from relay.errors import RelayError
+from relay.logs import PRIORITIES, to_journal
 
 MODULES: dict[str, str] = {
     "run": "relay.cli.run",
@@ -55,9 +56,14 @@ def tell(error: RelayError) -> int:
     from relay.config.faults import ConfigError
 
     wrong_config = isinstance(error, ConfigError)
-    typer.echo(f"relay: {error}", err=True)
+    lines = f"relay: {error}".splitlines()
     if error.remedy and not wrong_config:
-        typer.echo(f"  {error.remedy}", err=True)
+        lines += f"  {error.remedy}".splitlines()
+    mark = (
+        PRIORITIES["error"] if to_journal(sys.stderr) else ""
+    )  # as a service: a start or reload that failed
+    for line in lines:
+        typer.echo(mark + line, err=True)
     return 2 if wrong_config else 1
 
 
