@@ -178,8 +178,10 @@ class Connection(TransferChannel):
             self._say(replies.UNKNOWN)
         return None
 
-    def _mistake(self, line: bytes) -> Pending:
-        """Answer with an error that counts."""
+    def _mistake(self, line: bytes, phase: str = "") -> Pending:
+        """Answer with an error that counts; with a ``phase`` it goes into the log: a device may never get further."""
+        if phase:
+            self._note_refusal(phase, line)
         if self._count_error():
             self._say(line)
         return None
@@ -235,7 +237,7 @@ class Connection(TransferChannel):
             path = parse_path(found[1])
             parameters = mail_parameters(path.rest)
         except (BadAddress, BadParameter, UnknownParameter) as error:
-            self._mistake(_syntax_reply(error, "5.1.7", "sender"))
+            self._mistake(_syntax_reply(error, "5.1.7", "sender"), "mail")
             return
         if not path.address.isascii() and not parameters.smtputf8:
             self._mistake(replies.NEED_UTF8)
@@ -274,7 +276,7 @@ class Connection(TransferChannel):
             if not path.address:
                 raise BadAddress("the null path cannot receive")
         except (BadAddress, BadParameter, UnknownParameter) as error:
-            self._mistake(_syntax_reply(error, "5.1.3", "recipient"))
+            self._mistake(_syntax_reply(error, "5.1.3", "recipient"), "rcpt")
             return
         self._add_recipient(self._letter, path.address, parameters.notify, parameters.orcpt)
 
