@@ -95,7 +95,7 @@ def idle_memory(stage: Stage) -> Facts:
     stage.way.submit(letter())
     stage.wait_for(1, SETTLE)
     time.sleep(3)
-    return {"processes": len(stage.way.pids()), "MB": round(sum(map(_pss, stage.way.pids())) / 1024)}
+    return {"processes": len(stage.way.pids()), "MB": _megabytes(stage, "smaps_rollup", "Pss")}
 
 
 def wrong_secret(stage: Stage) -> Facts:
@@ -180,8 +180,12 @@ def large(stage: Stage) -> Facts:
     told = stage.way.submit(letter(size=25 * 1024 * 1024 * 3 // 4), timeout=120)
     arrived = stage.wait_for(1, 60)
     took = round(time.monotonic() - began, 1)
-    peak = sum(_status(pid, "VmHWM") for pid in stage.way.pids()) / 1024
-    return {"told": told, "arrived": arrived, "seconds": took, "peak MB": round(peak)}
+    return {
+        "told": told,
+        "arrived": arrived,
+        "seconds": took,
+        "peak MB": _megabytes(stage, "status", "VmHWM"),
+    }
 
 
 TRIALS: dict[str, tuple[Callable[[Stage], Facts], tuple[str, ...]]] = {
@@ -197,22 +201,17 @@ TRIALS: dict[str, tuple[Callable[[Stage], Facts], tuple[str, ...]]] = {
 """Name -> the trial, and options of the simulator."""
 
 
-def _pss(pid: int) -> int:
-    """kB, shared pages divided among those who share them."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
-        return 0
-    found = re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+def _megabytes(stage: Stage, file: str, what: str) -> int:
+    """Of all processes of a way; Pss: shared pages divided among those who share them."""
+    return round(sum(_kilobytes(pid, file, what) for pid in stage.way.pids()) / 1024)
 
 
-def _status(pid: int, what: str) -> int:
+def _kilobytes(pid: int, file: str, what: str) -> int:
+    """One line of the kernel's figures about a process; 0 when it is gone."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text()
+        found = re.search(rf"^{what}:\s+(\d+)", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
     except OSError:
         return 0
-    found = re.search(rf"^{what}:\s+(\d+)", text, re.MULTILINE)
     return int(found[1]) if found else 0
 
 

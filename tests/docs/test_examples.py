@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import re
 from typing import Any
 
 import argon2
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.alert.causes import Cause
 from relay.alert.command import environment
@@ -21,6 +17,7 @@ from relay.config.load import load
 from relay.figures import octets
 from relay.settings import Settings
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks
+from tests.simulator.keykit import make_certificate
 
 ELSEWHERE = {"containers", "services", "rule_files", "scrape_configs"}
 """Top-level keys of other programs' files."""
@@ -42,27 +39,11 @@ def examples() -> list[Block]:
 def files(tmp_path_factory):
     """A folder with the files that examples name."""
     folder = tmp_path_factory.mktemp("files")
-    key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "relay")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=90))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
+    private, public = make_certificate(days=90)
     for one in ("cert.pem", "web.pem", "app.pem"):
-        (folder / one).write_bytes(public + private)
+        (folder / one).write_text(public + private)
     for one in ("key.pem", "web.key"):
-        (folder / one).write_bytes(private)
+        (folder / one).write_text(private)
     for one in ("client-secret", "client-secret.next", "webhook", "token"):
         (folder / one).write_text("not-a-real-secret-but-as-long-as-one")
     return folder

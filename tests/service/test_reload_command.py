@@ -10,22 +10,13 @@ import socket
 import sys
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from relay.cli.app import build_app
 from tests.web.client import Site
+from tests.web.conftest import site as site
 
 UNIT = Path(__file__).parents[2] / "systemd" / "relay.service"
-
-
-@pytest.fixture
-async def site(tmp_path):
-    """A running relay."""
-    one = Site(tmp_path)
-    await one.start()
-    yield one
-    await one.stop()
 
 
 async def test_the_command_returns_when_the_change_is_in_force(tmp_path):

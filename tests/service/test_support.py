@@ -30,6 +30,14 @@ def bundle(config: Path, output: Path) -> dict[str, str]:
         return {name.removeprefix("relay-support/"): file.read(name).decode() for name in file.namelist()}
 
 
+async def in_trouble(site: Site, folder: Path) -> dict[str, str]:
+    """The bundle of a relay whose mail cannot leave; waits until it knows."""
+    async with asyncio.timeout(30):
+        while not (await site.daemon.health())["warnings"]:
+            await asyncio.sleep(0.05)
+    return await asyncio.to_thread(bundle, site.config, folder / "running.zip")
+
+
 async def test_it_holds_what_helps_and_nothing_secret(tmp_path):
     site = Site(tmp_path)
     await site.start()
@@ -38,10 +46,7 @@ async def test_it_holds_what_helps_and_nothing_secret(tmp_path):
         events.trouble(
             where="test", what="token=eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0. for you", link="http://one-time/"
         )
-        async with asyncio.timeout(30):
-            while not (await site.daemon.health())["warnings"]:
-                await asyncio.sleep(0.05)
-        running = await asyncio.to_thread(bundle, site.config, tmp_path / "running.zip")
+        running = await in_trouble(site, tmp_path)
     finally:
         await site.stop()
     assert set(running) == {
@@ -129,10 +134,7 @@ async def test_whatever_is_planted_stays_out(tmp_path, monkeypatch):
                 )  # fmt: skip
 
         await asyncio.to_thread(submit)
-        async with asyncio.timeout(30):
-            while not (await site.daemon.health())["warnings"]:
-                await asyncio.sleep(0.05)
-        running = await asyncio.to_thread(bundle, site.config, tmp_path / "running.zip")
+        running = await in_trouble(site, tmp_path)
     finally:
         await site.stop()
     stopped = await asyncio.to_thread(bundle, site.config, tmp_path / "stopped.zip")
