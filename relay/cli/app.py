@@ -19,7 +19,6 @@ from typer.core import TyperGroup
 
 from relay import logs
 from relay.errors import RelayError
-from relay.logs import PRIORITIES, to_journal
 
 MODULES: dict[str, str] = {
     "run": "relay.cli.run",
@@ -63,9 +62,8 @@ def tell(error: RelayError) -> int:
     lines = f"relay: {error}".splitlines()
     if error.remedy and not wrong_config:
         lines += f"  {error.remedy}".splitlines()
-    mark = (
-        PRIORITIES["error"] if to_journal(sys.stderr) else ""
-    )  # as a service: a start or reload that failed
+    # as a service, whose start or reload failed: the journal is told that it is an error
+    mark = logs.PRIORITIES["error"] if logs.to_journal(sys.stderr) else ""
     for line in lines:
         typer.echo(mark + line, err=True)
     return 2 if wrong_config else 1
@@ -132,8 +130,7 @@ def _leave_behind(status: int) -> None:
     if not any(one.daemon for one in threading.enumerate() if one is not threading.current_thread()):
         return
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(
-            OSError, ValueError, AttributeError
-        ):  # closed, a broken pipe, or none at all
+        # closed, a broken pipe, or none at all
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
     os._exit(status)

@@ -44,8 +44,6 @@ def _ask(settings: Settings) -> dict[str, Any]:
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also when mail is taken but cannot leave.")]
-
-
 Wait = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", help="Wait until it is ready, at most so long.")
 ]
