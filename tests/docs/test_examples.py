@@ -147,3 +147,29 @@ def test_the_values_that_pages_name_are_the_defaults(settings) -> None:
         "none",
         "none",
     )
+
+
+def containers() -> dict[str, dict[str, str]]:
+    """Relay's variables in each container that connect-sidecar.md shows."""
+    shown = [
+        yaml.safe_load(one.text)
+        for one in blocks(ROOT / "docs" / "connect-sidecar.md")
+        if one.language == "yaml"
+    ]
+    (pod,) = [one["containers"] for one in shown if "containers" in one]
+    (services,) = [one["services"] for one in shown if "services" in one]
+    (sidecar,) = [one["env"] for one in pod if one["name"] == "relay"]
+    return {
+        "pod": {one["name"]: one["value"] for one in sidecar},
+        "compose": services["relay"]["environment"],
+    }
+
+
+@pytest.mark.parametrize("name", ["pod", "compose"])
+def test_a_containers_variables_are_enough(name, files) -> None:
+    """As the page shows them, with the secret's file where it is here; the application's port is the listener's."""
+    variables = containers()[name]
+    variables["RELAY_CLIENT_SECRET_FILE"] = str(files / "client-secret")
+    settings = load(None, {**variables, "RELAY_SPOOL_URL": "sqlite:////var/lib/relay/spool.db"})
+    assert [one.port for one in settings.listeners] == [2525]
+    assert settings.upstreams[0].from_email == "notifications@contoso.com"
