@@ -1,5 +1,6 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
+# make test-image  of that: the container image and the Debian package, built and tried
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
@@ -15,7 +16,10 @@ SOURCES := $(wildcard relay tests benchmarks)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test tools lint types audit fuzz bench bench-long clean
+# built as root, and apart: an image in the making takes the time that others are measured by
+IMAGE_TESTS = $(SUDO) $(BIN)/pytest -p no:cacheprovider tests/image
+
+.PHONY: setup demo test test-image tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -31,8 +35,12 @@ demo: setup
 	@$(BIN)/relay demo
 
 test: setup tools lint types
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(if $(SUDO),--ignore=tests/interop)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore=tests/image $(if $(SUDO),--ignore=tests/interop)
 	$(if $(SUDO),$(SUDO) $(BIN)/pytest -p no:cacheprovider tests/interop)
+	$(IMAGE_TESTS)
+
+test-image: setup tools
+	$(IMAGE_TESTS)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it

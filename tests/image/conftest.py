@@ -1,0 +1,44 @@
+"""The image, built once for all tests here, in a folder that goes again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.image.container import Image
+from tests.image.stage import ALONE, tools
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def work() -> Iterator[Path]:
+    """A folder on disk; the file system below has files of other users, which pytest's own folders would keep."""
+    assert os.geteuid() == 0, "an image is built as root: `make test-image`"
+    tools()
+    folder = Path(tempfile.mkdtemp(prefix="relay-image.", dir="/var/tmp"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def made(*command: str) -> None:
+    """Run a script in namespaces of its own, politely; what it said when it failed."""
+    done = subprocess.run(
+        [*ALONE, "nice", *command], capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+@pytest.fixture(scope="session")
+def image(work: Path) -> Image:
+    """Built from the Dockerfile."""
+    made(str(ROOT / ".ci" / "base"))
+    made(str(Path(__file__).parent / "build"), str(work))
+    return Image(work)
