@@ -1,6 +1,7 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
 # make test-image  of that: the container image and the Debian package, built and tried
+# make deb    the Debian package, in dist/ (docs/install.md)
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
@@ -19,7 +20,7 @@ FUZZ_SECONDS ?= 600
 # built as root, and apart: an image in the making takes the time that others are measured by
 IMAGE_TESTS = $(SUDO) $(BIN)/pytest -p no:cacheprovider tests/image
 
-.PHONY: setup demo test test-image tools lint types audit fuzz bench bench-long clean
+.PHONY: setup demo deb test test-image tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -33,6 +34,9 @@ $(READY): pyproject.toml
 
 demo: setup
 	@$(BIN)/relay demo
+
+deb:
+	deploy/debian/build dist
 
 test: setup tools lint types
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore=tests/image $(if $(SUDO),--ignore=tests/interop)
