@@ -13,7 +13,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
 # mail servers start as root: their tests run apart where we are not
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n env PYTHONDONTWRITEBYTECODE=1)
-SOURCES := $(wildcard relay tests benchmarks)
+SOURCES := $(wildcard relay tests benchmarks deploy)
 
 FUZZ_SECONDS ?= 600
 

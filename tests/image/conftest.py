@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from tests.image.container import Image
 from tests.image.stage import ALONE, tools
 
 ROOT = Path(__file__).resolve().parents[2]
+PLACE, PREFIX = "/var/tmp", "relay-image."
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +24,24 @@ def work() -> Iterator[Path]:
     """A folder on disk; the file system below has files of other users, which pytest's own folders would keep."""
     assert os.geteuid() == 0, "an image is built as root: `make test-image`"
     tools()
-    folder = Path(tempfile.mkdtemp(prefix="relay-image.", dir="/var/tmp"))
+    sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=PLACE))
     folder.chmod(0o711)
-    yield folder
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
     shutil.rmtree(folder)
+
+
+def sweep() -> None:
+    """Remove what runs that were killed have left: nobody holds their locks any more."""
+    for lock in Path(PLACE).glob(f"{PREFIX}*/lock"):
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(lock.parent)
 
 
 def made(*command: str) -> None:
