@@ -15,6 +15,7 @@ from deploy.helm.schema import values as values_schema
 from relay.config.environment import VARIABLES
 from relay.config.load import load
 from relay.settings import Settings
+from relay.simulator.pki import prepare
 from tests.container.kube import CHART, GROUPS, ROOT, VERSIONS, faults, helm, rendered
 from tests.container.test_manifests import KUBERNETES, parts
 
@@ -40,12 +41,11 @@ class Release:
     def settings(self, folder: Path) -> Settings:
         """What relay makes of the configuration, with the pod's variables; files of secrets are in ``folder``."""
         (folder / "client-secret").write_text("x")
-        config = folder / "config.yaml"
+        _, pair = prepare(folder)
         text = self.kind("ConfigMap")[0]["data"]["config.yaml"]
-        for name in ("tls.crt", "tls.key"):
-            text = text.replace(f"/etc/web/{name}", str(folder / name))
-        for name in ("tls.crt", "tls.key"):
-            (folder / name).write_text("x")
+        for name in ("/etc/web/tls.crt", "/etc/web/tls.key"):
+            text = text.replace(name, str(pair))
+        config = folder / "config.yaml"
         config.write_text(text.replace(MOUNT, str(folder)))
         environment = {one["name"]: one["value"] for one in self.container["env"] if "value" in one}
         return load(config, {name: text for name, text in environment.items() if name != "RELAY_CONFIG"})
@@ -106,7 +106,7 @@ def test_ports_and_probes_are_those_of_the_program(release, tmp_path):
         }  # fmt: skip
         assert {one["port"] for one in asked.values()} == {"web"}
         assert {one.get("scheme", "HTTP") for one in asked.values()} == {
-            "HTTPS" if settings.web.tls else "HTTP"
+            "HTTPS" if settings.web.certificate else "HTTP"
         }
         (service,) = (one for one in release.kind("Service") if one["metadata"]["name"].endswith("-web"))
         assert service["metadata"]["name"] in settings.web.names

@@ -26,9 +26,12 @@ class Image:
 
 
 def bundle(
-    image: Image, stage: Stage, folder: Path, environment: dict[str, str], secrets: Path
+    image: Image, stage: Stage, folder: Path, environment: dict[str, str], mounts: dict[str, Path]
 ) -> dict[str, Any]:
-    """The runtime's configuration, as an engine makes it of the image and of Compose's `read_only`, `cap_drop`, `sysctls`."""
+    """The runtime's configuration, as an engine makes it of the image and of Compose's `read_only`, `cap_drop`, `sysctls`.
+
+    ``mounts``: place in the container -> file or folder, read only.
+    """
     user = int(image.config["User"])
     spool = folder / "spool"
     if not spool.exists():
@@ -54,7 +57,7 @@ def bundle(
             {**memory, "destination": "/dev", "options": ["nosuid", "mode=755", "size=64k"]},
             {**memory, "destination": "/tmp", "options": ["nosuid", "nodev", "mode=1777", "size=256m"]},
             {**bound, "destination": "/etc/hosts", "source": str(stage.hosts)},
-            {**bound, "destination": "/run/secrets", "source": str(secrets)},
+            *({**bound, "destination": place, "source": str(source)} for place, source in mounts.items()),
             {**bound, "destination": "/var/lib/relay", "source": str(spool), "options": ["bind", "nosuid", "nodev"]},
         ],
         "linux": {
@@ -73,12 +76,12 @@ class Container:
     """Its command, from the start to its exit status."""
 
     def __init__(
-        self, image: Image, stage: Stage, folder: Path, environment: dict[str, str], secrets: Path
+        self, image: Image, stage: Stage, folder: Path, environment: dict[str, str], mounts: dict[str, Path]
     ) -> None:
         self._image, self._stage, self._folder = image, stage, folder
         self._user = image.config["User"]
         self.log = folder / "log"
-        config = bundle(image, stage, folder, environment, secrets)
+        config = bundle(image, stage, folder, environment, mounts)
         (folder / "config.json").write_text(json.dumps(config))
 
     def _crun(self, *words: str) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.container import Container, Image
+from tests.container.kube import rendered
+from tests.image.container import Container, Image, until
 from tests.image.microsoft import Microsoft
 from tests.image.stage import INSIDE, Stage
 
@@ -35,29 +36,44 @@ class Site:
     image: Image
     folder: Path
 
-    def container(self, **environment: str) -> Container:
-        """The image's command, set up by the environment alone; the secret is a file."""
-        mounted = self.folder / "secrets"
-        if not mounted.exists():
-            mounted.mkdir(mode=0o755)
-            for name, text in {
-                "client-secret": self.microsoft.env["RELAY_CLIENT_SECRET"],
-                "ca.pem": Path(self.microsoft.env["RELAY_CA_FILE"]).read_text(),
-            }.items():
-                (mounted / name).write_text(text)
-                os.chown(mounted / name, 0, int(self.image.config["User"]))
-                (mounted / name).chmod(0o440)
-        own = {
+    def secrets(self) -> Path:
+        """The folder of mounted secrets, readable for the image's user alone."""
+        folder = self.folder / "secrets"
+        if not folder.exists():
+            folder.mkdir(mode=0o755)
+            self.give(folder / "client-secret", self.microsoft.env["RELAY_CLIENT_SECRET"])
+            self.give(folder / "ca.pem", Path(self.microsoft.env["RELAY_CA_FILE"]).read_text())
+        return folder
+
+    def give(self, file: Path, text: str) -> None:
+        """A file for the image's user."""
+        file.write_text(text)
+        os.chown(file, 0, int(self.image.config["User"]))
+        file.chmod(0o440)
+
+    def environment(self) -> dict[str, str]:
+        """What points relay at this Microsoft; without the secret."""
+        given = {
             **self.microsoft.env,
-            "RELAY_CLIENT_SECRET_FILE": "/run/secrets/client-secret",
-            "RELAY_CA_FILE": "/run/secrets/ca.pem",
+            "RELAY_CA_FILE": "/run/secrets/relay/ca.pem",
+            "RELAY_LOG_LEVEL": "debug",
+        }
+        return {name: text for name, text in given.items() if name != "RELAY_CLIENT_SECRET"}
+
+    def container(self) -> Container:
+        """The image's command, set up by the environment alone; the secret is a file."""
+        own = {
+            **self.environment(),
+            "RELAY_CLIENT_SECRET_FILE": "/run/secrets/relay/client-secret",
             "RELAY_LISTEN": "0.0.0.0:25",
             "RELAY_ALLOW": "192.0.2.0/24",
-            "RELAY_LOG_LEVEL": "debug",
-            **environment,
         }
-        del own["RELAY_CLIENT_SECRET"]
-        return Container(self.image, self.stage, self.folder, own, mounted)
+        return Container(self.image, self.stage, self.folder, own, {"/run/secrets/relay": self.secrets()})
+
+    def get(self, port: int, path: str) -> str:
+        """The status that the outside host gets, asking by address as a kubelet does."""
+        url = f"http://{INSIDE}:{port}{path}"
+        return self.stage.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url).stdout
 
     def send(self, *options: str) -> None:
         """One message from the outside host to port 25, by a real client."""
@@ -111,7 +127,7 @@ def test_the_main_job_at_port_25_as_nobody_special(site):
         assert refused.count("Read-only file system") == 3
         secret = site.microsoft.env["RELAY_CLIENT_SECRET"]
         shown = container.run("cat", "/proc/1/environ", "/proc/1/cmdline").stdout
-        assert "RELAY_CLIENT_SECRET_FILE=/run/secrets/client-secret" in shown
+        assert "RELAY_CLIENT_SECRET_FILE=/run/secrets/relay/client-secret" in shown
         assert secret not in shown
 
         site.send("--from", "erp@legacy.local", "--body", "first\n.\nlast", "--attach", f"@{attached}")
@@ -157,6 +173,30 @@ def test_sigterm_lets_what_is_in_flight_arrive_once(site):
         container.signal("TERM")
         assert container.exit_status() == 0
     site.microsoft.arrived(1)
+
+
+def test_the_charts_configuration_answers_kubernetes_probes(site):
+    """The pod that Helm makes, in a container: its probes over HTTP, its metrics, and mail through its port."""
+    values = site.folder / "values.yaml"
+    values.write_text("clientNetworks: [192.0.2.0/24]\nweb: {metricsFrom: [192.0.2.0/24]}\n")
+    items = {one["kind"]: one for one in rendered(values)}
+    (pod,) = items["StatefulSet"]["spec"]["template"]["spec"]["containers"]
+    (site.folder / "etc").mkdir(mode=0o755)
+    site.give(site.folder / "etc" / "config.yaml", items["ConfigMap"]["data"]["config.yaml"])
+    variables = {**site.environment(), **{one["name"]: one["value"] for one in pod["env"]}}
+    mounts = {"/run/secrets/relay": site.secrets(), "/etc/relay": site.folder / "etc"}
+    (port,) = (one["containerPort"] for one in pod["ports"] if one["name"] == "web")
+    with Container(site.image, site.stage, site.folder, variables, mounts) as container:
+        started, *others = (
+            pod[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
+        )
+        until(lambda: site.get(port, started) == "200", container.log.read_text)
+        assert {site.get(port, path) for path in others} == {"200"}
+        assert site.get(port, "/metrics") == "200"
+        site.send("--from", "erp@legacy.local", "--body", "through the chart's pod")
+        assert b"through the chart's pod" in site.microsoft.arrived(1)[1]
+        container.signal("TERM")
+        assert container.exit_status() == 0
 
 
 def parts(raw: bytes) -> list[bytes]:
