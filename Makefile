@@ -46,6 +46,17 @@ test: setup tools lint types
 test-image: setup tools
 	$(IMAGE_TESTS)
 
+# wheel and source on every Python that is here, and on each but the oldest the tests that meet the most of Python's own parts
+PYTHONS_TESTS := tests/accept tests/config tests/deliver tests/spool/test_sqlite.py tests/tokens tests/service tests/journeys/test_graph.py \
+  tests/journeys/test_reload.py
+
+test-pythons: setup dist
+	for python in $$(.ci/pythons); do .ci/try-python $$python $(PYTHONS_TESTS) || exit 1; done
+
+dist: setup
+	rm -rf dist/relay-*
+	$(BIN)/python tests/packaging/build.py dist
+
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it
 tools:
