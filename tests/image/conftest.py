@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.image.container import Image
+from tests.image.debian import ROOT, System
 from tests.image.stage import ALONE, tools
 
-ROOT = Path(__file__).resolve().parents[2]
 PLACE, PREFIX = "/var/tmp", "relay-image."
 
 
@@ -58,3 +58,24 @@ def image(work: Path) -> Image:
     made(str(ROOT / ".ci" / "base"))
     made(str(Path(__file__).parent / "build"), str(work))
     return Image(work)
+
+
+@pytest.fixture(scope="session")
+def package(work: Path) -> Path:
+    """The Debian package, built in a Debian of its own."""
+    made(str(ROOT / ".ci" / "base"))
+    builder = System(work / "builder")
+    builder.do("/src/deploy/debian/build /root/dist")
+    (built,) = (builder.path / "root" / "dist").glob("relay_*.deb")
+    shutil.move(built, work / built.name)
+    shutil.rmtree(builder.folder)
+    return work / built.name
+
+
+@pytest.fixture
+def system(work: Path) -> Iterator[System]:
+    """A small Debian, fresh for each test."""
+    made(str(ROOT / ".ci" / "base"))
+    one = System(work / "system")
+    yield one
+    shutil.rmtree(one.folder)

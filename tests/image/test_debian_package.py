@@ -1,89 +1,27 @@
-"""The Debian package: built, installed, updated, removed and purged in a small Debian of its own."""
+"""The Debian package: built, installed, updated, removed and purged, by the commands of docs/install.md."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
+from tests.image.debian import CONFIG, ROOT
 
-from tests.image.conftest import ROOT, made
-from tests.image.stage import ALONE
-
-_ENTER = """
-mount --bind "$SYSTEM" "$SYSTEM"
-mount -t proc proc "$SYSTEM/proc"
-for one in null zero urandom; do : >"$SYSTEM/dev/$one"; mount --bind "/dev/$one" "$SYSTEM/dev/$one"; done
-mount --bind -o ro "$SOURCE" "$SYSTEM/src"
-mount --bind /etc/resolv.conf "$SYSTEM/etc/resolv.conf"
-exec chroot "$SYSTEM" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root DEBIAN_FRONTEND=noninteractive sh -euc "$SCRIPT"
-"""
-_SYSTEMCTL = """#!/bin/sh
-echo "$@" >>/root/systemctl
-"""
+PAGE = ROOT / "docs" / "install.md"
+COMMANDS = (PAGE.read_text().split("`make deb`")[1]).split("```")[1]
+"""The page's commands, from the package to the running service."""
 
 
-class System:
-    """A Debian without systemd; what its packages say to `systemctl` is written down."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder
-        subprocess.run(["cp", "-a", str(ROOT / ".tools" / "base"), str(folder)], check=True)
-        for name in ("src", "run/systemd/system"):
-            (folder / name).mkdir(parents=True)
-        (folder / "etc" / "resolv.conf").touch()
-        (folder / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
-        (folder / "usr" / "bin" / "systemctl").write_text(_SYSTEMCTL)
-        (folder / "usr" / "bin" / "systemctl").chmod(0o755)
-
-    def run(self, script: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Commands there, as root, to their end."""
-        return subprocess.run(
-            [*ALONE, "nice", "bash", "-euc", _ENTER],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEM": str(self.path), "SOURCE": str(ROOT), "SCRIPT": script},
-            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def do(self, script: str) -> str:
-        """Commands that must succeed; what they print."""
-        done = self.run(script)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def asked_of_systemd(self) -> list[str]:
-        """What was said to `systemctl` since the last time."""
-        log = self.path / "root" / "systemctl"
-        said = log.read_text().splitlines() if log.exists() else []
-        log.unlink(missing_ok=True)
-        return said
-
-    def files(self) -> set[str]:
-        """Everything there is, but for what dpkg keeps for itself."""
-        own = r"/(var/(lib/dpkg|log|cache)|dev|proc|tmp|etc/ld.so.cache|root/systemctl)(/|$)"
-        found = self.do("find / -xdev").splitlines()
-        return {one for one in found if not re.match(own, one)}
-
-
-@pytest.fixture(scope="module")
-def system(work: Path) -> Iterator[System]:
-    """With the package in /root."""
-    made(str(ROOT / ".ci" / "base"))
-    folder = work / "system"
-    one = System(folder)
-    one.do("/src/deploy/debian/build /root")
-    yield one
-    shutil.rmtree(folder)
-
-
-def test_the_package_comes_works_and_goes(system):
+def test_the_package_comes_works_and_goes(system, package):
     """Never started unasked; configuration, secret and spool stay after `remove` and go with `purge`."""
-    (package,) = (one.name for one in (system.path / "root").glob("relay_*.deb"))
+    (system.path / "root" / "dist").mkdir()
+    shutil.copy(package, system.path / "root" / "dist")
+    (system.path / "root" / "client-secret.txt").write_text("made-up")
     before = system.files()
 
-    system.do(f"dpkg -i /root/{package} && dpkg --audit")
+    install, setup, *rest = COMMANDS.strip().splitlines()
+    assert (install.split()[0], setup.split()[:2]) == ("apt-get", ["relay", "setup"])
+    system.do(f"cd /root; {install}; dpkg --audit")
     assert system.asked_of_systemd() == ["daemon-reload"]
     assert re.fullmatch(r"relay \d+\.\d+\.\d+\n", system.do("relay --version"))
     for command in ("check", "run"):
@@ -91,28 +29,32 @@ def test_the_package_comes_works_and_goes(system):
         assert fault.returncode == 2
         assert "/etc/relay/config.yaml:4: upstreams[0].from_email: is missing" in fault.stderr
     installed = system.files()
-    assert "6 of 6 messages arrived intact" in system.do("cd /tmp && relay demo")
+    assert "6 of 6 messages arrived intact" in system.do("cd /tmp; relay demo")
     assert system.files() == installed
 
-    system.do(f"dpkg -i /root/{package}")
+    system.do(f"apt-get install --reinstall {install.split()[-1].replace('./', '/root/')}")
     assert system.asked_of_systemd() == ["daemon-reload", "try-restart relay.service"]
 
-    system.do(
-        "mkdir -p /var/lib/private/relay; touch /var/lib/private/relay/spool.db; echo x >/etc/relay/client-secret"
-    )
-    system.do("dpkg -r relay")
+    (system.path / "etc" / "relay" / "config.yaml").write_text(CONFIG)
+    said = system.run("\n".join(["cd /root", *rest, "relay health"]))
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "live and ready" in said.stdout + said.stderr
+    assert system.asked_of_systemd() == ["enable --now relay"]
+
+    system.do("apt-get -y remove relay")
     assert system.asked_of_systemd() == ["disable --now relay.service relay.socket", "daemon-reload"]
-    for name in ("etc/relay/config.yaml", "etc/relay/client-secret", "var/lib/private/relay/spool.db"):
+    for name in ("etc/relay/config.yaml", "etc/relay/client-secret", "var/lib/relay/spool.db"):
         assert (system.path / name).exists()
     assert not (system.path / "opt" / "relay").exists()
 
-    system.do("dpkg -P relay")
-    assert system.files() - before <= {"/var/lib/private"}
+    system.do("apt-get -y purge relay; rm -r /root/relay.log /run/credentials")
+    assert system.files() - before == set()
 
 
-def test_the_unit_starts_what_the_package_brings(system):
+def test_the_unit_starts_what_the_package_brings(system, package):
     """The program that the unit names is in the package, and so is the configuration."""
-    listed = system.do("dpkg-deb -c /root/relay_*.deb")
+    shutil.copy(package, system.path / "root" / "relay.deb")
+    listed = system.do("dpkg-deb -c /root/relay.deb")
     unit = (ROOT / "systemd" / "relay.service").read_text()
     program, config = re.search(r"^ExecStart=(\S+) run --config (\S+)$", unit, re.MULTILINE).groups()
     assert {f".{program}", f".{config}"} <= set(listed.split())
