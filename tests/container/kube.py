@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = ROOT / ".tools" / "kubernetes"
 CHART = ROOT / "deploy" / "helm" / "relay"
+HELM = PLACE / "helm"
 VERSIONS = ("1.29", "1.37")
 """Of Kubernetes: the first with native sidecars, and a new one."""
 GROUPS = {
@@ -38,7 +39,7 @@ def faults(item: dict[str, Any], version: str) -> list[str]:
 def helm(*words: str) -> subprocess.CompletedProcess[str]:
     """Helm itself, to its end."""
     assert (PLACE / ".complete").exists(), "Helm is missing: run `make test`"
-    return subprocess.run([str(PLACE / "helm"), *words], capture_output=True, text=True, timeout=120)
+    return subprocess.run([str(HELM), *words], capture_output=True, text=True, timeout=120)
 
 
 def rendered(values: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from relay.config.environment import VARIABLES
 from relay.config.load import load
 from relay.settings import Settings
 from relay.simulator.pki import prepare
-from tests.container.kube import CHART, GROUPS, ROOT, VERSIONS, faults, helm, rendered
+from tests.container.kube import CHART, GROUPS, HELM, ROOT, VERSIONS, faults, helm, rendered
 from tests.container.test_manifests import KUBERNETES, parts
 
 VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
@@ -247,3 +247,27 @@ def test_chart_and_program_are_one_release():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert chart["appVersion"] == version
     assert re.fullmatch(r"\d+\.\d+\.\d+", chart["version"])
+
+
+def test_the_pages_commands_are_helms(tmp_path):
+    """docs/helm.md: its values and `helm` commands, rendered in place of installed; its `kubectl` ones name what is there."""
+    page = (ROOT / "docs" / "helm.md").read_text()
+    (values,) = re.findall(r"^```yaml\n(# my-values.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "my-values.yaml").write_text(values)
+    blocks = re.findall(r"^```sh\n(.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = [one for block in blocks for one in block.splitlines()]
+    for line in lines:
+        program, verb, *words = line.split()
+        if program == "helm":
+            assert verb in ("install", "upgrade")
+            given = [one.replace("my-values.yaml", str(tmp_path / "my-values.yaml")) for one in words]
+            done = subprocess.run(
+                [str(HELM), "template", *given], capture_output=True, text=True, timeout=120, cwd=ROOT
+            )
+            assert done.returncode == 0, done.stderr
+            items = [one for one in yaml.safe_load_all(done.stdout) if one]
+            assert [fault for one in items for fault in faults(one, VERSIONS[-1])] == []
+            assert "relay" in {one["metadata"]["name"] for one in items}
+    assert [one.split()[:2] for one in lines].count(["helm", "install"]) == 1
+    secrets = {one.split()[4] for one in lines if one.startswith("kubectl create secret")}
+    assert secrets == {"relay-client-secret", "relay-database"}

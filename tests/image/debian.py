@@ -37,7 +37,8 @@ user=relay
 id relay >/dev/null 2>&1 || user=nobody  # for DynamicUser
 group=$(id -g $user)
 install -d -o $user -g $group -m 0700 /var/lib/relay /run/credentials/relay.service
-install -o $user -g $group -m 0400 "$(sed -n 's/^LoadCredential=client-secret://p' $unit)" /run/credentials/relay.service/client-secret
+secret=$(sed -n 's/^LoadCredential=client-secret://p' $unit)
+install -o $user -g $group -m 0400 $secret /run/credentials/relay.service/client-secret
 touch /root/relay.log
 export CREDENTIALS_DIRECTORY=/run/credentials/relay.service
 setpriv --reuid $user --regid $group --clear-groups $(sed -n 's/^ExecStart=//p' $unit) </dev/null >>/root/relay.log 2>&1 &
