@@ -49,6 +49,7 @@ def values() -> Schema:
             postgresql=section(
                 url={"type": "string", "pattern": "^(postgres(ql)?://[^:@/]*(@.*)?)?$"},
                 passwordSecret=section(name=NAME, key=TEXT),
+                volumes=FLAG,
             ),
         ),
         replicas={"type": "integer", "minimum": 0, "maximum": 100},

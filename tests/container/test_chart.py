@@ -171,13 +171,18 @@ def test_the_pod_is_shut_in(release):
 
 
 def test_each_kind_of_spool_keeps_its_promise(release, tmp_path):
-    """One relay for a volume; a waiting one is never killed for waiting; where nothing is kept, nothing is promised."""
+    """One relay for a volume, or a volume for each; a waiting one is not killed; where nothing is kept, nothing is promised."""
     kind = release.values.get("spool", {}).get("kind", "volume")
     spec, settings = release.workload["spec"], release.settings(tmp_path)
     after = {one.answer_after for one in settings.listeners}
     assert after == ({"upstream"} if kind == "none" else {"spool"})
-    assert release.workload["kind"] == ("StatefulSet" if kind == "volume" else "Deployment")
-    assert spec["replicas"] == (2 if kind == "postgresql" else 1)
+    volumes = release.values.get("spool", {}).get("postgresql", {}).get("volumes", False)
+    stateful = kind == "volume" or volumes
+    assert release.workload["kind"] == ("StatefulSet" if stateful else "Deployment")
+    assert spec["replicas"] == (release.values["replicas"] if kind == "postgresql" else 1)
+    claims = spec.get("volumeClaimTemplates", [])
+    existing = release.values.get("spool", {}).get("volume", {}).get("existingClaim")
+    assert len(claims) == (1 if stateful and not existing else 0)
     patience = release.container["startupProbe"]["failureThreshold"]
     assert patience == (2**31 - 1 if kind == "postgresql" else 300)
 
@@ -209,6 +214,7 @@ def test_the_rules_are_those_of_the_documents_and_prometheus_takes_them(tmp_path
         ("spool.postgresql.url=postgresql://relay:plain@db/relay", "'/spool/postgresql/url'"),
         ("replicas=2", "more than one need spool.kind postgresql"),
         ("spool.kind=postgresql", "spool.postgresql.url is missing"),
+        ("spool.kind=none,spool.volume.existingClaim=old", "one claim, one relay"),
         ("config.spool.url=sqlite:////x", "where mail lives is said by spool.kind"),
         ("web.enabled=false,serviceMonitor.enabled=true", "serviceMonitor needs web.enabled"),
     ],

@@ -37,6 +37,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- regexFind "[0-9]+$" . -}}
 {{- end -}}
 
+{{/* Not empty where each pod has a volume of its own. */}}
+{{- define "relay.stateful" -}}
+{{- if or (eq .Values.spool.kind "volume") (and (eq .Values.spool.kind "postgresql") .Values.spool.postgresql.volumes) -}}yes{{- end -}}
+{{- end -}}
+
 {{/* What no schema can say, said before anything is installed. */}}
 {{- define "relay.guard" -}}
 {{- if and (gt (int .Values.replicas) 1) (ne .Values.spool.kind "postgresql") -}}
@@ -44,6 +49,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- if and (eq .Values.spool.kind "postgresql") (not .Values.spool.postgresql.url) -}}
 {{- fail "spool.postgresql.url is missing: postgresql://USER@HOST/DATABASE" -}}
+{{- end -}}
+{{- if and .Values.spool.volume.existingClaim (ne .Values.spool.kind "volume") -}}
+{{- fail "spool.volume.existingClaim is for spool.kind volume: one claim, one relay" -}}
 {{- end -}}
 {{- if and .Values.serviceMonitor.enabled (not .Values.web.enabled) -}}
 {{- fail "serviceMonitor needs web.enabled: the page's server answers /metrics" -}}

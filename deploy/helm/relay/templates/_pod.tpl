@@ -51,7 +51,7 @@ spec:
         {{- if .Values.web.enabled }}
         - {name: web, containerPort: {{ include "relay.port" $config.web.bind }}}
         {{- end }}
-      # the first start of a newer release may rebuild a large spool, and a relay that stands by has not started: both may take their time
+      # the first start of a newer release may rebuild a large spool; on a shared one it waits for relays of an older release to go
       startupProbe:
         {{- include "relay.probe" (dict "root" . "path" "/readyz") | nindent 8 }}
         periodSeconds: 2
@@ -84,7 +84,7 @@ spec:
     {{- if .Values.secret.name }}
     - {name: secret, secret: {secretName: {{ .Values.secret.name }}, defaultMode: 0440}}
     {{- end }}
-    {{- if ne .Values.spool.kind "volume" }}
+    {{- if not (include "relay.stateful" .) }}
     - {name: spool, emptyDir: {sizeLimit: 1Gi}}
     {{- else if .Values.spool.volume.existingClaim }}
     - {name: spool, persistentVolumeClaim: {claimName: {{ .Values.spool.volume.existingClaim }}}}
