@@ -90,5 +90,6 @@ fuzz: setup
 	done
 
 clean:
+	$(SUDO) rm -rf .tools/base
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
