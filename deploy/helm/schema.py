@@ -34,16 +34,13 @@ def one_of(*values: str) -> Schema:
     return {"enum": list(values)}
 
 
-def values() -> Schema:
-    """The schema of values.yaml; `config` is relay's own."""
-    body = relay_schema()
-    parts = body.pop("$defs")
-    dialect = body.pop("$schema")
-    chart = section(
-        config={"$ref": "#/$defs/RelayConfig"},
-        clientNetworks=NETWORKS,
-        secret=section(name=NAME, values=TEXTS),
-        spool=section(
+def mail() -> Schema:
+    """What relay is told, and where its mail lives."""
+    return {
+        "config": {"$ref": "#/$defs/RelayConfig"},
+        "clientNetworks": NETWORKS,
+        "secret": section(name=NAME, values=TEXTS),
+        "spool": section(
             kind=one_of("volume", "postgresql", "none"),
             volume=section(size=SIZE, storageClass=TEXT, existingClaim=NAME),
             postgresql=section(
@@ -52,53 +49,75 @@ def values() -> Schema:
                 volumes=FLAG,
             ),
         ),
-        replicas={"type": "integer", "minimum": 0, "maximum": 100},
-        image=section(
-            repository={"type": "string", "minLength": 1},
-            tag=TEXT,
-            pullPolicy=one_of("Always", "IfNotPresent", "Never"),
-        ),
-        imagePullSecrets=OBJECTS,
-        service=section(
+        "web": section(enabled=FLAG, metricsFrom=NETWORKS),
+    }
+
+
+def reach() -> Schema:
+    """Who reaches it, and who watches it."""
+    seconds: Schema = {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}
+    share: Schema = {"type": ["integer", "string"], "pattern": "^[0-9]+%$", "minimum": 0}
+    return {
+        "service": section(
             type=one_of("ClusterIP", "NodePort", "LoadBalancer"),
             port=PORT,
             annotations=TEXTS,
             externalTrafficPolicy=one_of("", "Local", "Cluster"),
             loadBalancerSourceRanges=NETWORKS,
         ),
-        web=section(enabled=FLAG, metricsFrom=NETWORKS),
-        serviceMonitor=section(
-            enabled=FLAG, interval={"type": "string", "pattern": "^[0-9]+(ms|s|m|h)$"}, labels=TEXTS
-        ),
-        prometheusRule=section(enabled=FLAG, labels=TEXTS),
-        networkPolicy=section(
+        "serviceMonitor": section(enabled=FLAG, interval=seconds, labels=TEXTS),
+        "prometheusRule": section(enabled=FLAG, labels=TEXTS),
+        "networkPolicy": section(
             enabled=FLAG,
             clients=OBJECTS,
             monitoring=OBJECTS,
             egressPorts={"type": "array", "items": PORT},
             egress=OBJECTS,
         ),
-        podDisruptionBudget=section(
-            enabled=FLAG, maxUnavailable={"type": ["integer", "string"], "pattern": "^[0-9]+%$", "minimum": 0}
+        "podDisruptionBudget": section(enabled=FLAG, maxUnavailable=share),
+    }
+
+
+def pod() -> Schema:
+    """How the pod is made; what Kubernetes itself judges is any object here."""
+    repository: Schema = {"type": "string", "minLength": 1}
+    return {
+        "replicas": {"type": "integer", "minimum": 0, "maximum": 100},
+        "image": section(
+            repository=repository, tag=TEXT, pullPolicy=one_of("Always", "IfNotPresent", "Never")
         ),
-        serviceAccount=section(create=FLAG, name=NAME, annotations=TEXTS),
-        nameOverride=NAME,
-        fullnameOverride=NAME,
-        podAnnotations=TEXTS,
-        podLabels=TEXTS,
-        resources=ANY,
-        terminationGracePeriodSeconds={"type": "integer", "minimum": 45},
-        tmpSize=SIZE,
-        nodeSelector=TEXTS,
-        tolerations=OBJECTS,
-        affinity=ANY,
-        topologySpreadConstraints=OBJECTS,
-        priorityClassName=TEXT,
-        extraEnv=OBJECTS,
-        extraVolumes=OBJECTS,
-        extraVolumeMounts=OBJECTS,
-    )
-    chart["properties"]["global"] = ANY  # Helm adds it where the chart is part of another
+        "serviceAccount": section(create=FLAG, name=NAME, annotations=TEXTS),
+        "nameOverride": NAME,
+        "fullnameOverride": NAME,
+        "podAnnotations": TEXTS,
+        "podLabels": TEXTS,
+        "terminationGracePeriodSeconds": {"type": "integer", "minimum": 45},
+        "tmpSize": SIZE,
+        "nodeSelector": TEXTS,
+        "priorityClassName": TEXT,
+        **{
+            name: ANY for name in ("resources", "affinity", "global")
+        },  # Helm adds `global` to a part of another chart
+        **{
+            name: OBJECTS
+            for name in (
+                "imagePullSecrets",
+                "tolerations",
+                "topologySpreadConstraints",
+                "extraEnv",
+                "extraVolumes",
+                "extraVolumeMounts",
+            )
+        },
+    }
+
+
+def values() -> Schema:
+    """The schema of values.yaml."""
+    body = relay_schema()
+    parts = body.pop("$defs")
+    dialect = body.pop("$schema")
+    chart = section(**mail(), **reach(), **pod())
     return {
         "$schema": dialect,
         "title": "Values of the chart relay",
