@@ -95,20 +95,20 @@ def pod() -> Schema:
         "tmpSize": SIZE,
         "nodeSelector": TEXTS,
         "priorityClassName": TEXT,
-        **{
-            name: ANY for name in ("resources", "affinity", "global")
-        },  # Helm adds `global` to a part of another chart
-        **{
-            name: OBJECTS
-            for name in (
+        **dict.fromkeys(
+            ("resources", "affinity", "global"), ANY
+        ),  # Helm adds `global` to a part of another chart
+        **dict.fromkeys(
+            (
                 "imagePullSecrets",
                 "tolerations",
                 "topologySpreadConstraints",
                 "extraEnv",
                 "extraVolumes",
                 "extraVolumeMounts",
-            )
-        },
+            ),
+            OBJECTS,
+        ),
     }
 
 
