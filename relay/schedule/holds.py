@@ -213,7 +213,9 @@ class Holds:
             if one.scope == Scope.MESSAGE and one.code == hold.code and one.key.split("|")[0] in names:
                 await self._over(one, "it works again")
         for name in names:
-            await self._scheduler.pools.join(name)
+            # a pool lies within one upstream: when all of that was held, none of its mail has moved
+            if hold.scope != Scope.UPSTREAM:
+                await self._scheduler.pools.join(name)
             self._scheduler.kick(name)
 
     async def _over(self, hold: Hold, why: str) -> None:
