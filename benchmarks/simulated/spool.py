@@ -11,8 +11,10 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from benchmarks.simulated.clock import SimulatedClock
 from relay.message import BytesBody, Content, Outcome, Result
 from relay.spool.contract import Claim, Hold, LaneSummary, Settlement, Usage, Wake
+from relay.spool.group import Alone
 
 _CONTENT = Content(b"From: app@legacy.example\r\n\r\n", BytesBody(b"hello\r\n"))
 
@@ -31,12 +33,13 @@ class _Lane:
     """The last turn that each source was given."""
 
 
-class SimulatedSpool:
+class SimulatedSpool(Alone):
     """`relay.spool.contract.Spool`, the scheduler's part of it."""
 
     standing_by = False
 
     def __init__(self) -> None:
+        self.clock = SimulatedClock()
         self.calls: Counter[str] = Counter()
         """How often each method was called that would be a statement (or several) in a database."""
         self.waiting = self.longest = 0

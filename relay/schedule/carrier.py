@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from relay import events
 from relay.deliver.contract import Connection
-from relay.errors import SpoolError
+from relay.errors import SpoolError, SpoolLost
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
@@ -105,7 +105,7 @@ class Carrier:
         assert task is not None
         lane.connected += 1
         try:
-            while connection.usable() and not self._scheduler.stopping:
+            while connection.usable() and not self._scheduler.stopping and not lane.leaving:
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
                 leave = None if paused or (held and not self._probe) else self._take()
@@ -209,6 +209,11 @@ class Carrier:
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
+            except SpoolLost as error:
+                # whoever has it now has said that it is uncertain
+                events.trouble(where=f"message {done.id}", what=f"its outcome was not written: {error}")
+                self._scheduler.answers.settled(done.id, answer)
+                return
             except SpoolError as error:
                 # The outcome must not be lost: Exchange may have the message already.
                 self._scheduler.unwritten.waits(done.id, error)
@@ -221,7 +226,7 @@ class Carrier:
             if done.due is not None:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()
-            self._scheduler.answers.settled(done.id, answer)
+            await self._scheduler.sharing.answered(claim, answer)
             await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return

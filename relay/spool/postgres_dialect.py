@@ -19,6 +19,16 @@ _WORDS = (
         "INSERT OR REPLACE INTO memory VALUES (?, ?)",
         "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     ),
+    (" /*lock*/", " FOR UPDATE"),
+    (" /*skip*/", " FOR UPDATE SKIP LOCKED"),
+    (" /*skip messages*/", " FOR UPDATE OF m SKIP LOCKED"),
+    ("lane /*counts*/", "lane_now"),
+    ("SELECT bytes FROM total", "SELECT bytes FROM total_now"),
+    # who has it in hand, and whose line of a trace it is: the session knows (`postgres_member.Member.introduce`)
+    ("SET state = 1, begun = NULL", "SET state = 1, begun = NULL, replica = my_fence()"),
+    ("SELECT at, event, fields FROM event",
+     "SELECT at, event, CASE WHEN replica IS NULL THEN fields ELSE left(fields, -1)"
+     " || CASE WHEN fields = '{}' THEN '' ELSE ',' END || '\"replica\":' || to_json(replica) || '}' END FROM event"),
     # an upsert may mean the row that is there or the one that comes: PostgreSQL wants to be told
     ("SET messages = messages + ", "SET messages = usage.messages + "),
     ("recipients = recipients + excluded", "recipients = usage.recipients + excluded"),
@@ -51,7 +61,7 @@ def translate(statement: str) -> str:
     for ours, theirs in _WORDS:
         statement = statement.replace(ours, theirs)
     if statement.startswith("INSERT INTO lane "):
-        statement += " RETURNING id"
+        statement += " ON CONFLICT (name) DO UPDATE SET held_since = coalesce(lane.held_since, excluded.held_since) RETURNING id"
     largest = 0
 
     def mark(match: re.Match[str]) -> str:

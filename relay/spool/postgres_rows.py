@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from relay.spool.intake import NewRow, lane_for_insert, take_turn
 from relay.spool.records import QUEUED, pack_details
@@ -24,10 +24,11 @@ _STEP = 200
 ReadChunk = Callable[[int, int], Awaitable[bytes]]
 
 
-def insert_all(connection: sqlite3.Connection, rows: Sequence[NewRow]) -> None:
+def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]:
     """All rows of new messages, in the running transaction."""
     for row in rows:
         _insert(connection, row)
+    return [None] * len(rows)
 
 
 def _insert(connection: sqlite3.Connection, row: NewRow) -> None:

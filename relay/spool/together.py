@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from relay.errors import SpoolError
+from relay.errors import SpoolLost
 from relay.message import Result
 from relay.spool.contract import Settlement
 from relay.spool.delivery import begin, conclude, count_at_the_end, recipient_changes, states_of, trace_of
@@ -44,7 +44,7 @@ _USE = (
 
 
 def begin_all(connection: sqlite3.Connection, attempts: list[Beginning]) -> list[None]:
-    """Mark attempts and count them in their lanes' usage. Raises SpoolError when one of the messages is not claimed."""
+    """Mark attempts and count them in their lanes' usage. Raises SpoolLost when one of the messages is not claimed."""
     latest = max(one.now_ms for one in attempts)
     rows = connection.execute(_BEGIN, (latest, as_json([one.number for one in attempts]))).fetchall()
     lanes: dict[int, int] = dict(rows)
@@ -97,14 +97,14 @@ def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[
     """`relay.spool.delivery.settle` for plain ones; for each, whether its body is a file that must now go, and the
     octets of content that went.
 
-    Raises SpoolError when one of the messages is not claimed.
+    Raises SpoolLost when one of the messages is not claimed.
     """
     numbers = as_json([one.number for one in endings])
     found = {row[0]: row for row in connection.execute(_FIND, (numbers,))}
     for one in endings:
         row = found.get(one.number)
         if row is None or row[1] != ACTIVE:
-            raise SpoolError(f"message {one.done.id} is not claimed")
+            raise SpoolLost(f"message {one.done.id} is not claimed")
         count_at_the_end(connection, row[3], row[2], one.now_ms)
     changes = [change for one in endings for change in recipient_changes(one.number, one.done.outcomes)]
     connection.execute(_SET_RECIPIENTS, (as_json(changes),))
