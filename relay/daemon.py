@@ -42,6 +42,9 @@ LOOK_AT_CERTIFICATES = 30.0
 OFF_DUTY = 10.0
 """Seconds between looks whether another replica has left upkeep to this one."""
 
+SUMMARIES = 5.0
+"""Seconds between looks for summaries of notices that are owed."""
+
 Load = Callable[[], Settings]
 
 
@@ -294,12 +297,16 @@ class Daemon:
 
     async def _watch_overdue(self) -> None:
         """Delays, mail that is given up, summaries of notices."""
+        summaries = 0.0
         while True:
             await self.clock.sleep(self.scheduler.overdue.pause())
             try:
-                if await self._on_duty():
-                    await self.scheduler.overdue.look()
+                if not await self._on_duty():
+                    continue
+                await self.scheduler.overdue.look()
+                if self.clock.monotonic() >= summaries:
                     await self.scheduler.desk.tend()
+                    summaries = self.clock.monotonic() + SUMMARIES
             except SpoolLost:
                 continue
             except Exception as error:

@@ -492,6 +492,13 @@ class Spool(Group, Protocol):
         """Set, or forget with None."""
         ...
 
+    async def revise(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
+        """Read a text and set it to what ``change`` makes of it (None: forget it), in one transaction; its other result.
+
+        ``change`` only reckons: it may be called more than once, in another thread.
+        """
+        ...
+
     # upkeep
     async def tend(self, now: float) -> float:
         """One bounded step of housekeeping (old traces, spent turns, checkpoint); seconds until the next is due."""

@@ -49,6 +49,7 @@ from relay.spool.reading import stored_bytes
 from relay.spool.records import COUNTS, ms
 from relay.spool.sqlite import WriteDown
 from relay.spool.states import State
+from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ class PostgresSpool(GroupSpool):
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
         self._writer = self._database
+        self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
         self._looking: asyncio.Task[None] | None = None
         self._orphans_until = 0.0
 
@@ -256,10 +258,18 @@ class PostgresSpool(GroupSpool):
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
         number, done = _number(claim_id), dict(sent or {})
-        await self._as_member(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        if done:
+            await self._as_member(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        else:
+            await self._as_members(self._begin_all, Beginning(number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
-        await self._write_down(delivery.settle, settlement, now)
+        if is_plain(settlement):
+            ending = Ending(_number(settlement.id), ms(now), settlement)
+            _, octets = await self._as_members(self._settle_plain, ending)
+            self._stored -= octets
+        else:
+            await self._write_down(delivery.settle, settlement, now)
 
     async def usage(self, lane: str, now: float) -> Usage:
         found = await super().usage(lane, now)

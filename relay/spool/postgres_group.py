@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, cast
 
 from relay import events
@@ -28,8 +28,10 @@ from relay.spool.postgres_member import Member, lost, replica_name
 from relay.spool.postgres_watch import CHANNEL, Missing, Watch
 from relay.spool.records import as_json, event_times, ms
 from relay.spool.sqlite import SqliteSpool
+from relay.spool.writer import Kind
 
 T = TypeVar("T")
+P = TypeVar("P")
 
 _SHARED_TEXTS = ("transport:", "throttle:")
 """Beginnings of keys whose texts the others take up at once when they are remembered."""
@@ -125,14 +127,26 @@ class GroupSpool(SqliteSpool):
 
     async def _as_member(self, change: Callable[[sqlite3.Connection], T]) -> T:
         """A change that only a member may make: raises SpoolLost when this replica was given up. Operators may, too."""
-        member = self._member
-        if member.given_up:
-            raise lost(member.name)
+        return await self._unless_lost(lambda: self._writer.run(self._guarded(change)))
+
+    async def _as_members(self, kind: Kind[P, T], value: P) -> T:
+        """The same for one that is made together with others of its kind (of `_for_members`)."""
+        return await self._unless_lost(lambda: self._writer.run_one_of(kind, value))
+
+    async def _unless_lost(self, ask: Callable[[], Awaitable[T]]) -> T:
+        if self._member.given_up:
+            raise lost(self._member.name)
         try:
-            return await self._writer.run(self._guarded(change))
+            return await ask()
         except SpoolLost:
             self._watch.nudge()
             raise
+
+    def _for_members(self, kind: Kind[P, T]) -> Kind[P, T]:
+        def guarded(connection: sqlite3.Connection, values: list[P]) -> list[T]:
+            return self._guarded(lambda c: kind(c, values))(connection)
+
+        return guarded
 
     def _guarded(self, change: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
         fence = self._member.fence

@@ -453,6 +453,9 @@ class SqliteSpool(Alone):
             )
         )
 
+    async def revise(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
+        return await self._writer.run(lambda c: _revise(c, key, change))
+
     # upkeep
 
     async def tend(self, now: float) -> float:
@@ -507,6 +510,20 @@ class SqliteSpool(Alone):
         yield content.header
         async for chunk in content.body.chunks():
             yield chunk
+
+
+def _revise(
+    connection: sqlite3.Connection, key: str, change: Callable[[str | None], tuple[str | None, T]]
+) -> T:
+    # first a row, so that there is one to lock
+    connection.execute("INSERT INTO memory VALUES (?, '') ON CONFLICT DO NOTHING", (key,))
+    row = connection.execute(f"SELECT value FROM memory WHERE key = ?{LOCK}", (key,)).fetchone()
+    text, result = change(row[0] or None if row is not None else None)
+    if text is None:
+        connection.execute("DELETE FROM memory WHERE key = ?", (key,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, text))
+    return result
 
 
 def _number(text: str) -> int:

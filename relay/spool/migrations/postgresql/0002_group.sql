@@ -94,36 +94,53 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE FUNCTION count_in_lane(which bigint, kind smallint, by bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- the numbers of a lane change once for each statement, however many messages it is about
+CREATE FUNCTION add_to_lane(which bigint, q bigint, a bigint, d bigint, h bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     mine integer := my_fence();
 BEGIN
     IF mine IS NULL THEN
-        UPDATE lane SET queued = queued + CASE WHEN kind = 0 THEN by ELSE 0 END,
-            active = active + CASE WHEN kind = 1 THEN by ELSE 0 END,
-            deferred = deferred + CASE WHEN kind = 2 THEN by ELSE 0 END,
-            held = held + CASE WHEN kind = 3 THEN by ELSE 0 END WHERE id = which;
+        UPDATE lane SET queued = queued + q, active = active + a, deferred = deferred + d, held = held + h WHERE id = which;
     ELSE
-        INSERT INTO lane_part VALUES (which, mine, CASE WHEN kind = 0 THEN by ELSE 0 END,
-                CASE WHEN kind = 1 THEN by ELSE 0 END, CASE WHEN kind = 2 THEN by ELSE 0 END,
-                CASE WHEN kind = 3 THEN by ELSE 0 END)
-            ON CONFLICT (lane, fence) DO UPDATE SET queued = lane_part.queued + excluded.queued,
-                active = lane_part.active + excluded.active, deferred = lane_part.deferred + excluded.deferred,
-                held = lane_part.held + excluded.held;
+        INSERT INTO lane_part VALUES (which, mine, q, a, d, h)
+            ON CONFLICT (lane, fence) DO UPDATE SET queued = lane_part.queued + q, active = lane_part.active + a,
+                deferred = lane_part.deferred + d, held = lane_part.held + h;
     END IF;
 END $$;
 
--- one call for a change of state or lane, and none of the rest
-CREATE OR REPLACE FUNCTION message_counted() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION messages_came() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' AND OLD.state < 4 THEN
-        PERFORM count_in_lane(OLD.lane, OLD.state, -1);
-    END IF;
-    IF TG_OP <> 'DELETE' AND NEW.state < 4 THEN
-        PERFORM count_in_lane(NEW.lane, NEW.state, 1);
-    END IF;
+    PERFORM add_to_lane(lane, count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1),
+        count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3)) FROM fresh WHERE state < 4 GROUP BY lane;
     RETURN NULL;
 END $$;
+CREATE FUNCTION messages_went() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM add_to_lane(lane, -count(*) FILTER (WHERE state = 0), -count(*) FILTER (WHERE state = 1),
+        -count(*) FILTER (WHERE state = 2), -count(*) FILTER (WHERE state = 3)) FROM gone WHERE state < 4 GROUP BY lane;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION messages_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM add_to_lane(lane, q, a, d, h) FROM (
+        SELECT lane, coalesce(sum(n) FILTER (WHERE state = 0), 0)::bigint AS q,
+            coalesce(sum(n) FILTER (WHERE state = 1), 0)::bigint AS a,
+            coalesce(sum(n) FILTER (WHERE state = 2), 0)::bigint AS d,
+            coalesce(sum(n) FILTER (WHERE state = 3), 0)::bigint AS h
+        FROM (SELECT lane, state, -1 AS n FROM gone UNION ALL SELECT lane, state, 1 FROM fresh) both_
+        WHERE state < 4 GROUP BY lane) changes WHERE (q, a, d, h) <> (0, 0, 0, 0);
+    RETURN NULL;
+END $$;
+DROP TRIGGER message_comes_or_goes ON message;
+DROP TRIGGER message_moves ON message;
+DROP FUNCTION message_counted();
+DROP FUNCTION count_in_lane(bigint, smallint, bigint);
+CREATE TRIGGER messages_came AFTER INSERT ON message REFERENCING NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION messages_came();
+CREATE TRIGGER messages_went AFTER DELETE ON message REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION messages_went();
+CREATE TRIGGER messages_moved AFTER UPDATE ON message REFERENCING OLD TABLE AS gone NEW TABLE AS fresh
+    FOR EACH STATEMENT EXECUTE FUNCTION messages_moved();
 
 -- the parts of those who are gone (all: of everybody) go into the rows that every release reads
 CREATE FUNCTION fold_parts(everybody boolean) RETURNS void LANGUAGE plpgsql AS $$
