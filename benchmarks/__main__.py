@@ -65,7 +65,7 @@ LONG: dict[str, Part] = {
     "memory": _large,
     "goodput": lambda folder: goodput.measure(folder, 3),
     "upkeep": lambda folder: upkeep.measure(folder, 1),
-    "simulation": lambda folder: simulation.measure(Demand(10_000_000), 1000, 100.0, simulation.SHORT),
+    "simulation": lambda folder: simulation.measure(Demand(10_000_000), 1000, 150.0, simulation.SHORT),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED),
 }
 

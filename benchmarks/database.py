@@ -78,6 +78,27 @@ class Database:
         )
         return int(found[0][0] or 0)  # type: ignore[call-overload]
 
+    def messages(self) -> int:
+        """Messages that there are, finished ones included."""
+        return int(self.execute("SELECT count(*) FROM relay.message")[0][0])  # type: ignore[call-overload]
+
+    def finish_all(self) -> None:
+        """As if all of them had been sent 40 days ago."""
+        self.execute("UPDATE relay.message SET state = 4, finished = received - 40 * 86400000::bigint")
+        self.execute("TRUNCATE relay.content, relay.chunk")
+        self.execute("VACUUM ANALYZE relay.message")
+
+    def kept(self) -> float:
+        """Octets, indexes included, that each finished message takes for as long as ``spool.history`` keeps it; packed."""
+        tables = ("message", "recipient", "event")
+        for table in tables:
+            self.execute(f"VACUUM FULL relay.{table}")
+        sizes = " + ".join(f"pg_total_relation_size('relay.{table}')" for table in tables)
+        found = self.execute(
+            f"SELECT ({sizes})::float / greatest(1, count(*)) FROM relay.message WHERE state = 4"
+        )
+        return float(found[0][0])  # type: ignore[arg-type]
+
     def remove(self) -> None:
         """Stop it, and take its files away."""
         self._server.remove()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 PER_MINUTE = 30
 PER_DAY = 10_000
+CONNECTIONS = 500
+"""Connections that one process of relay has open at most (`relay.schedule.loop`); more mailboxes share them, and wait."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Plan:
     pools: int
     """Within the tenants: a pool never reaches beyond one."""
     replicas: int
+    """By messages a second at the peak, and so that each mailbox can keep a connection; one more may be away."""
 
 
 def external_limit(licences: int) -> int:
@@ -71,6 +74,7 @@ def plan(demand: Demand, *, licences: int, per_replica: float, pool: int = 20) -
     by_minute = math.ceil(demand.peak_per_second * 60 / (PER_MINUTE * demand.fill))
     mailboxes = max(1, by_day, by_minute)
     tenants = max(1, math.ceil(recipients * demand.external / (external_limit(licences) * demand.fill)))
-    replicas = max(1, math.ceil(demand.peak_per_second / per_replica))
+    by_rate, by_connections = demand.peak_per_second / per_replica, mailboxes / CONNECTIONS
+    replicas = max(1, math.ceil(by_rate), math.ceil(by_connections))
     pools = tenants * math.ceil(math.ceil(mailboxes / tenants) / pool)
     return Plan(by_day, by_minute, max(mailboxes, tenants), tenants, pools, replicas)

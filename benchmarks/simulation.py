@@ -45,16 +45,16 @@ SHORT = Size(sample=1, hours=32, minutes=2)
 LONG = Size(sample=POOL, hours=48, minutes=30)
 
 
-def planned(demand: Demand, licences: int, per_replica: float) -> list[Row]:
+def planned(demand: Demand, licences: int, per_replica: float, pool: int = POOL) -> list[Row]:
     """The arithmetic, for less and for as much as is asked."""
     rows = []
     for messages in sorted({*(one for one in _STEPS if one < demand.messages), demand.messages}):
         step = Demand(messages, demand.recipients, demand.external, demand.peak_share, demand.peak_hours)
-        found = plan(step, licences=licences, per_replica=per_replica, pool=POOL)
+        found = plan(step, licences=licences, per_replica=per_replica, pool=pool)
         note = (
             f"{found.by_day} by the day, {found.by_minute} by the minute; {100 * step.external:.0f} % external: {found.tenants}"
             f" tenants of {licences} licences, {found.pools} pools; {step.peak_per_second:.1f} messages/s at the peak:"
-            f" {found.replicas} replicas of {per_replica:.0f}/s"
+            f" {found.replicas} replicas of {per_replica:.0f}/s and 500 connections"
         )
         rows.append(
             Row(f"mailboxes for {messages:,.0f} messages a day", found.mailboxes, None, "", "-", True, note)
@@ -132,10 +132,10 @@ def _tenant_limit() -> list[Row]:
     ]  # fmt: skip
 
 
-def _all_in_one(size: Size, mailboxes: int, per_mailbox: float) -> list[Row]:
+def _all_in_one(size: Size, mailboxes: int, per_mailbox: float, pool: int) -> list[Row]:
     narrow = days.burst(Layout(1, 1, 10), 3000)
-    seen = days.wide(Layout(1, -(-mailboxes // POOL), POOL), per_mailbox, size.minutes)
-    sample = f"all {mailboxes:,} mailboxes for {size.minutes:.0f} min at the peak: {seen.messages:,} messages"
+    seen = days.wide(Layout(1, -(-mailboxes // pool), pool), per_mailbox, size.minutes)
+    sample = f"pools of {pool}, all {mailboxes:,} mailboxes for {size.minutes:.0f} min at the peak: {seen.messages:,} messages"
     return [
         _broken("all mailboxes in one process", seen),
         Row(
@@ -158,17 +158,17 @@ def _broken(what: str, seen: days.Seen) -> Row:
     )  # fmt: skip
 
 
-def measure(demand: Demand, licences: int, per_replica: float, size: Size) -> list[Row]:
+def measure(demand: Demand, licences: int, per_replica: float, size: Size, pool: int = POOL) -> list[Row]:
     """The plan, and what the simulation says about it."""
     mailboxes = plan(demand, licences=licences, per_replica=per_replica).mailboxes
     per_mailbox = demand.messages / mailboxes
     return [
-        *planned(demand, licences, per_replica),
+        *planned(demand, licences, per_replica, pool),
         *_ordinary(size, per_mailbox),
         *_queue(mailboxes),
         *_faults(per_mailbox),
         *_tenant_limit(),
-        *_all_in_one(size, mailboxes, per_mailbox),
+        *_all_in_one(size, mailboxes, per_mailbox, pool),
     ]
 
 
@@ -186,8 +186,9 @@ def main() -> int:
     )
     parser.add_argument("--peak-hours", type=float, default=8.0)
     parser.add_argument(
-        "--per-replica", type=float, default=100.0, help="messages a second, by benchmarks.shared_spool"
+        "--per-replica", type=float, default=150.0, help="messages a second, by benchmarks.shared_spool"
     )
+    parser.add_argument("--pool", type=int, default=POOL, help="mailboxes of one, at most")
     parser.add_argument(
         "--long", action="store_true", help="a whole pool for two days, half an hour of all mailboxes"
     )
@@ -196,7 +197,8 @@ def main() -> int:
     demand = Demand(
         options.messages, options.recipients, options.external, options.peak_share, options.peak_hours
     )
-    rows = measure(demand, options.licences, options.per_replica, LONG if options.long else SHORT)
+    size = LONG if options.long else SHORT
+    rows = measure(demand, options.licences, options.per_replica, size, options.pool)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     return 0 if kit.show(rows, options.out) else 1
 

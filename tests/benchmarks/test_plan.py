@@ -25,6 +25,11 @@ def test_ten_million_a_day():
     assert (found.tenants, found.pools, found.replicas) == (1, 60, 3)
 
 
+def test_many_mailboxes_need_replicas_for_their_connections():
+    """208 messages a second at the peak would be one replica's work, 1,200 connections are not."""
+    assert plan(Demand(10_000_000, external=0.0), licences=1000, per_replica=300.0).replicas == 3
+
+
 def test_external_mail_needs_tenants_and_a_pool_never_reaches_beyond_one():
     found = plan(Demand(1_000_000), licences=1000, per_replica=100.0)
     assert found.tenants == 17
