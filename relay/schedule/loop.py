@@ -117,16 +117,20 @@ class Scheduler:
             lane.owed += lane.give_back()
             with contextlib.suppress(SpoolError):  # the next start finds them
                 await self._return(lane)
-                if not lane.carriers:
-                    await self.spool.let_go(lane.name)
+        await self._let_go(lane for lane in self.lanes.values() if not lane.carriers)
         carriers = [task for lane in self.lanes.values() for task in lane.carriers]
         if carriers:
             _, late = await asyncio.wait(carriers, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._let_go(self.lanes.values())
         for task in self._tasks:
             task.cancel()
+
+    async def _let_go(self, lanes: Iterable[Lane]) -> None:
+        """Others may go on with these lanes."""
+        await asyncio.gather(*(self.spool.let_go(lane.name) for lane in lanes), return_exceptions=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the lanes, until it ends or the scheduler stops."""

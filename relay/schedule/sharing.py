@@ -79,7 +79,7 @@ class Sharing:
         if not lane.leaving and not lane.idle:
             self._resting.discard(lane.name)
             return False
-        await self._scheduler.spool.let_go(lane.name)
+        await self._scheduler.spool.let_go(lane.name, idle=not lane.leaving)
         self._resting.discard(lane.name)
         self._scheduler.drop(lane)
         self._scheduler.spawn(self._see_to(lane.name))

@@ -94,8 +94,8 @@ class Group(Protocol):
         """Become the one that works a lane, if it is free; ``anyway``: beyond this replica's share as well."""
         ...
 
-    async def let_go(self, lane: str) -> None:
-        """Stop working a lane: nothing of it is claimed here any more. Others may take it."""
+    async def let_go(self, lane: str, *, idle: bool = False) -> None:
+        """Stop working a lane: nothing of it is claimed here any more. Others may take it; ``idle``: once it has mail."""
         ...
 
     async def surplus(self) -> int:
@@ -147,7 +147,7 @@ class Alone:
         """Every lane is its own."""
         return Taken.MINE
 
-    async def let_go(self, lane: str) -> None:
+    async def let_go(self, lane: str, *, idle: bool = False) -> None:
         """Nobody else would take it."""
 
     async def surplus(self) -> int:

@@ -21,7 +21,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from relay import events
 from relay.clock import Clock
 from relay.errors import SpoolBusy, SpoolError
-from relay.message import Body, BytesBody, Outcome
+from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
 from relay.spool import delivery, ids, postgres_member, upkeep
 from relay.spool.contract import (
@@ -45,7 +45,7 @@ from relay.spool.postgres_place import take_place
 from relay.spool.postgres_rows import ChunkBody, forget_orphans, insert_all
 from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
-from relay.spool.reading import stored_bytes
+from relay.spool.reading import prefetch, stored_bytes
 from relay.spool.records import COUNTS, ms
 from relay.spool.sqlite import WriteDown
 from relay.spool.states import State
@@ -248,10 +248,19 @@ class PostgresSpool(GroupSpool):
         """Only the lane's replica claims; a lane that is free is taken by it."""
         if await self.take(lane, anyway=True) is not Taken.MINE:
             return []
-        return await self._as_member(lambda c: delivery.claim(c, lane, limit, ms(now)))
+
+        def change(connection: sqlite3.Connection) -> tuple[list[Claim], dict[str, Content]]:
+            claims = delivery.claim(connection, lane, limit, ms(now))
+            return claims, prefetch(connection, claims)
+
+        claims, contents = await self._as_member(change)
+        self._prefetched.update(contents)
+        return claims
 
     async def unclaim(self, ids_: Sequence[str]) -> None:
         numbers = [_number(text) for text in ids_]
+        for text in ids_:
+            self._prefetched.pop(text, None)
         await self._as_member(lambda c: delivery.unclaim(c, numbers))
 
     async def begin(
@@ -264,6 +273,7 @@ class PostgresSpool(GroupSpool):
             await self._as_members(self._begin_all, Beginning(number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
+        self._prefetched.pop(settlement.id, None)
         if is_plain(settlement):
             ending = Ending(_number(settlement.id), ms(now), settlement)
             _, octets = await self._as_members(self._settle_plain, ending)

@@ -95,6 +95,7 @@ class GroupSpool(SqliteSpool):
             await asyncio.wait_for(self._up.wait(), _UP)
         self._ids = self._new_ids(self._ids.last)
         await self._bury_predecessors()
+        self._tell("replicas")
 
     def _new_ids(self, last: int) -> ids.Ids:
         """Numbers after ``last`` that no other member gives out."""
@@ -121,6 +122,7 @@ class GroupSpool(SqliteSpool):
             with contextlib.suppress(SpoolError):
                 await self._writer.run(lambda c: postgres_member.leave(c, fence))
                 self._tell("replicas")
+        self._member.fence = 0  # that its row is gone is no news to it
         self._mine.clear()
         await asyncio.gather(*self._work, return_exceptions=True)
         await self._watch.stop()
@@ -190,11 +192,14 @@ class GroupSpool(SqliteSpool):
     def _heard(self, news: News) -> None:
         if news.kind == "again":
             self._up.set()
+        if news.kind == "replicas":
+            self._watch.nudge()
         if news.kind == "lost":
             if news.text != str(self._member.fence) or self._member.given_up:
                 return
             self._member.given_up = True
             self._mine.clear()
+            self._prefetched.clear()
             error = lost(self._member.name)
             events.trouble(where="group", what=str(error), remedy=error.remedy)
         for hear in self._hearers:
@@ -202,7 +207,7 @@ class GroupSpool(SqliteSpool):
 
     def _tell(self, kind: str, text: str = "") -> None:
         """To all other replicas, soon."""
-        if self._member.fence and not self._watch.others:
+        if self._member.fence and not self._watch.company:
             return
         self._unsaid[f"{self._member.fence} {kind} {text}".rstrip()] = None
         if len(self._unsaid) == 1:
@@ -283,12 +288,13 @@ class GroupSpool(SqliteSpool):
             self._mine.add(lane)
         return taken
 
-    async def let_go(self, lane: str) -> None:
+    async def let_go(self, lane: str, *, idle: bool = False) -> None:
         fence = self._member.fence
         if lane in self._mine:
-            await self._as_member(lambda c: postgres_member.let_go(c, lane, fence))
+            await self._as_member(lambda c: postgres_member.let_go(c, lane, fence, idle=idle))
             self._mine.discard(lane)
-            self._tell("free", lane)
+            if not idle:
+                self._tell("free", lane)
 
     async def surplus(self) -> int:
         fence = self._member.fence

@@ -28,6 +28,8 @@ GHOSTS = 600_000
 Exchange ends an idle session after 5 to 10 minutes (m365: RFC 5321 section 4.5.3.2 has servers wait 5)."""
 PRESENT = 0x72656C62
 """First key of the lock that each member's session holds, its fence being the second: "relb". It ends with the session."""
+FREE_FOR = 60
+"""Seconds after which a lane that nobody takes has no mail: else somebody would have."""
 _SERVER_TIME = "extract(epoch FROM clock_timestamp())"
 IS_PRESENT = (
     "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
@@ -86,10 +88,12 @@ def take(connection: sqlite3.Connection, lane: str, fence: int, *, anyway: bool)
     """Become a free lane's worker; it is for those who have the fewest lanes, ``anyway`` for anybody."""
     if anyway or _has_fewest(connection, fence):
         connection.execute(
-            f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME} ON CONFLICT DO NOTHING", (lane, fence)
+            f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME} ON CONFLICT (kind, name)"
+            " DO UPDATE SET replica = excluded.replica, since = excluded.since WHERE lease.replica = 0",
+            (lane, fence),
         )
     row = connection.execute("SELECT replica FROM lease WHERE kind = 'lane' AND name = ?", (lane,)).fetchone()
-    if row is None:
+    if row is None or row[0] == 0:
         return Taken.ENOUGH
     return Taken.MINE if row[0] == fence else Taken.OTHERS
 
@@ -102,7 +106,8 @@ def _has_fewest(connection: sqlite3.Connection, fence: int) -> bool:
 def surplus(connection: sqlite3.Connection, fence: int) -> int:
     """How many lanes more than its share it has: shares differ by one at most, those with more now have the larger."""
     counts = _counts(connection)
-    least, larger = divmod(sum(held for _, held in counts), max(1, len(counts)))
+    lanes = connection.execute("SELECT count(*) FROM lease WHERE kind = 'lane'").fetchone()[0]
+    least, larger = divmod(int(lanes), max(1, len(counts)))
     shares = {one: (held, least + (place < larger)) for place, (one, held) in enumerate(counts)}
     held, share = shares.get(fence, (0, 0))
     return max(0, held - share)
@@ -117,9 +122,22 @@ def _counts(connection: sqlite3.Connection) -> list[tuple[int, int]]:
     return [(int(fence), int(held)) for fence, held in rows]
 
 
-def let_go(connection: sqlite3.Connection, lane: str, fence: int) -> None:
-    """The lane is free."""
-    connection.execute("DELETE FROM lease WHERE kind = 'lane' AND name = ? AND replica = ?", (lane, fence))
+def let_go(connection: sqlite3.Connection, lane: str, fence: int, *, idle: bool) -> None:
+    """The lane is free; ``idle``: it has no mail, and need not be shared out until there is some."""
+    connection.execute(
+        "DELETE FROM lease WHERE kind = 'lane' AND name = ? AND replica = ?"
+        if idle
+        else f"UPDATE lease SET replica = 0, since = {_SERVER_TIME} WHERE kind = 'lane' AND name = ? AND replica = ?",
+        (lane, fence),
+    )
+
+
+def _free(connection: sqlite3.Connection, whose: str, *values: int) -> None:
+    """Leases of members that are no more."""
+    connection.execute(f"DELETE FROM lease WHERE kind = 'task' AND {whose}", values)
+    connection.execute(
+        f"UPDATE lease SET replica = 0, since = {_SERVER_TIME} WHERE replica <> 0 AND {whose}", values
+    )
 
 
 def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
@@ -145,7 +163,7 @@ def works(connection: sqlite3.Connection, lane: str, fence: int) -> bool:
 def leave(connection: sqlite3.Connection, fence: int) -> None:
     """A replica that has finished takes no part any more. What it could not give back is nobody's: see `recover`."""
     connection.execute("DELETE FROM replica WHERE fence = ?", (fence,))
-    connection.execute("DELETE FROM lease WHERE replica = ?", (fence,))
+    _free(connection, "replica = ?", fence)
     connection.execute("SELECT fold_parts(false)").close()
 
 
@@ -164,7 +182,7 @@ def give_up(
         " WHERE lease.kind = 'lane' AND lease.replica = ?",
         (now_ms + GHOSTS, fence, fence),
     )
-    connection.execute("DELETE FROM lease WHERE replica = ?", (fence,))
+    _free(connection, "replica = ?", fence)
     who = f"the replica {row[0]} was lost"
     return recover(connection, now_ms, hold_uncertain=hold_uncertain, who=who)
 
@@ -182,7 +200,7 @@ def recover(
         f"SELECT id FROM message WHERE direct = 1 AND state < 4 AND {nobodys.format('message.home')}"
         f" AND (state <> 1 OR {nobodys.format('message.replica')}) ORDER BY id FOR UPDATE"
     ).fetchall()
-    connection.execute(f"DELETE FROM lease WHERE {nobodys.format('lease.replica')}")
+    _free(connection, nobodys.format("lease.replica"))
     connection.execute("SELECT fold_parts(false)").close()
     return delivery.take_back(
         connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain, who=who
@@ -192,6 +210,7 @@ def recover(
 def tidy(connection: sqlite3.Connection, now_ms: int) -> None:
     """Forget debts that are over, and add up what members that are gone have counted."""
     connection.execute("DELETE FROM debt WHERE until < ?", (now_ms,))
+    connection.execute(f"DELETE FROM lease WHERE replica = 0 AND since < {_SERVER_TIME} - {FREE_FOR}")
     connection.execute("SELECT fold_parts(false)").close()
 
 

@@ -106,15 +106,12 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._inside, self._outside = socket.socketpair()
         self._stopping = False
+        self.company = False
+        """Whether there are other members: seen, or heard."""
         self.offset = 0.0
         """Seconds to add to this host's clock to have the server's."""
         self.off = False
         """Whether that is more than it should be."""
-
-    @property
-    def others(self) -> int:
-        """Other members, as of the last look."""
-        return self._peers.count
 
     def start(self) -> None:
         """Begin to watch."""
@@ -124,7 +121,9 @@ class Watch:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Watch no more."""
+        """Watch no more. Harmless when repeated."""
+        if self._outside.fileno() < 0:
+            return
         self._stopping = True
         self._outside.send(b".")
         if self._thread is not None:
@@ -185,6 +184,7 @@ class Watch:
         fence, _, rest = payload.partition(" ")
         kind, _, text = rest.partition(" ")
         if fence != str(self._member.fence):
+            self.company = True
             self._say(News(kind, text))
 
     def _say(self, news: News) -> None:
@@ -216,6 +216,7 @@ class Watch:
         missing, changed = self._peers.look(
             connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()
         )
+        self.company = self._peers.count > 0
         if changed:
             self._say(News("replicas"))
         for one in missing:

@@ -31,8 +31,8 @@ _DECIDED_WITHIN = 10.0
 _WHICH = "SELECT pg_current_xact_id()::text"
 _TRIES = 5
 """Times that a transaction is made when it and another one lock each other out."""
-_COLLIDED = frozenset({"40P01", "40001", "55P03", "23505"})
-"""SQLSTATE deadlock_detected, serialization_failure, lock_not_available, unique_violation (two made the same row)."""
+_COLLIDED = frozenset({"40P01", "40001", "23505"})
+"""SQLSTATE deadlock_detected, serialization_failure, unique_violation (two made the same row)."""
 
 Prepare = Callable[["psycopg.Connection[Row]"], None]
 

@@ -294,7 +294,7 @@ def test_who_is_missed_is_judged_by_what_was_seen_without_a_break():
 async def test_new_mail_wakes_the_replica_that_works_the_lane(make):
     one, two = await make(), await make()
     await two.take(LANE)
-    await happens(lambda: one._watch.others == 1)
+    await happens(lambda: one._watch.company)
     heard = hears(two)
     await accept(one)
     await happens(lambda: News("mail", LANE) in heard)
@@ -303,7 +303,7 @@ async def test_new_mail_wakes_the_replica_that_works_the_lane(make):
 async def test_mail_of_ones_own_lanes_is_told_to_nobody(make):
     one, two = await make(), await make()
     await one.take(LANE)
-    await happens(lambda: one._watch.others == 1)
+    await happens(lambda: one._watch.company)
     heard = hears(two)
     await accept(one)
     await accept(one, message=new_message(lane=OTHER))
@@ -313,7 +313,7 @@ async def test_mail_of_ones_own_lanes_is_told_to_nobody(make):
 
 async def test_a_hold_is_everybodys_at_once_and_so_is_its_end(make):
     one, two = await make(), await make()
-    await happens(lambda: one._watch.others == 1)
+    await happens(lambda: one._watch.company)
     heard = hears(two)
     await one.hold(Hold("upstream", "Microsoft 365", "secret", "wrong", "mend", "", make.clock.now()))
     await happens(lambda: heard.count(News("hold")) == 1)

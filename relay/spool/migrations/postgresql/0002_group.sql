@@ -21,7 +21,7 @@ CREATE TABLE replica (                        -- who is a member of the group; a
 CREATE TABLE lease (                          -- who works a lane, or does a task that only one may do at a time
     kind text NOT NULL,                       -- lane, task
     name text NOT NULL,
-    replica integer NOT NULL,
+    replica integer NOT NULL,                 -- 0: a lane that was let go, for another one to take
     since double precision NOT NULL,
     PRIMARY KEY (kind, name)
 );
@@ -158,7 +158,7 @@ BEGIN
         DELETE FROM total_part p WHERE everybody OR NOT EXISTS (SELECT 1 FROM replica r WHERE r.fence = p.fence)
         RETURNING bytes
     )
-    UPDATE total SET bytes = bytes + coalesce((SELECT sum(bytes) FROM gone), 0);
+    UPDATE total SET bytes = bytes + (SELECT sum(bytes) FROM gone) WHERE EXISTS (SELECT 1 FROM gone);
 END $$;
 
 -- A relay of the release before writes this row when it takes the spool for itself alone, which it can only while no
