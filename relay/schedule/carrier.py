@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import deque
+from contextlib import AsyncExitStack
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,9 @@ class Carrier:
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
         connection: Connection | None = None
-        async with self._scheduler.connections:
+        async with AsyncExitStack() as place:
             try:
-                connection = await self._open()
+                connection = await self._open(place)
                 if connection is not None:
                     await self._carry(connection)
             except Exception as error:
@@ -77,19 +78,21 @@ class Carrier:
                     task.cancel()
                 return
 
-    async def _open(self) -> Connection | None:
+    async def _open(self, place: AsyncExitStack) -> Connection | None:
+        """Dial, once there is a place; it is kept until ``place`` is closed."""
         lane, task = self._lane, asyncio.current_task()
         assert task is not None
         lane.opening[task] = self._scheduler.clock.now()
         try:
             async with self._scheduler.dialling:
+                await place.enter_async_context(self._scheduler.connections.place())
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
             await self._scheduler.verdicts.could_not_open(lane, trouble)
             return None
         finally:
             lane.opening.pop(task, None)
-        lane.transport = connection.transport
+        lane.logged_in(connection.transport, self._scheduler.clock.now())
         try:
             await self._scheduler.verdicts.opened(lane)
         except BaseException:
@@ -106,7 +109,7 @@ class Carrier:
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
                 leave = None if paused or (held and not self._probe) else self._take()
-                if leave is None and (held or paused):
+                if leave is None and (held or paused or self._scheduler.connections.wanted):
                     return
                 if leave is None:
                     lane.wake.set()

@@ -25,6 +25,7 @@ from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
 from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.overdue import Overdue
+from relay.schedule.places import Places
 from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
 from relay.schedule.sharing import Sharing
@@ -73,7 +74,7 @@ class Scheduler:
         self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
-        self.connections = asyncio.Semaphore(_CONNECTIONS)
+        self.connections = Places(_CONNECTIONS)
         self.sharing = Sharing(self)
         self.runners: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
