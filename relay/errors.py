@@ -5,6 +5,7 @@ RelayError
 ├── SpoolError           the spool could not do what was asked; try again later
 │   ├── SpoolFull        no space left, or ``spool.max_size`` reached: 452 4.3.1
 │   ├── SpoolBusy        another process owns the spool, or holds its lock too long
+│   ├── SpoolUncertain   a commit's answer did not come: it may have taken place
 │   └── SpoolVersion     the spool was written by a newer release
 ├── TokenError           no token, with the reason and the remedy (tokens room)
 └── ControlError         the running daemon could not be reached or refused
@@ -31,6 +32,10 @@ class SpoolFull(SpoolError):
 
 class SpoolBusy(SpoolError):
     """Somebody else holds the spool."""
+
+
+class SpoolUncertain(SpoolError):
+    """The only one that may have been done: a commit whose answer was lost, or did not come in time."""
 
 
 class SpoolVersion(SpoolError):

@@ -78,6 +78,30 @@ class ChunkBody:
                 yield piece[start : start + size]
 
 
+def add_piece(connection: sqlite3.Connection, number: int, n: int, data: bytes, more: str = "") -> int:
+    """Store a piece in a transaction of its own that does not wait for the disk; how many rows that made.
+
+    ``more``: SQL for the end of the statement.
+    """
+    connection.execute("BEGIN")
+    try:
+        connection.execute("SET LOCAL synchronous_commit = off")
+        made = connection.execute(f"INSERT INTO chunk VALUES (?, ?, ?){more}", (number, n, data)).rowcount
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return made
+
+
+def drop_pieces(connection: sqlite3.Connection, number: int) -> None:
+    """Forget the pieces of a message that did not come. Those of one that is stored stay, whoever stored it meanwhile."""
+    connection.execute(
+        "DELETE FROM chunk WHERE message = ? AND NOT EXISTS (SELECT 1 FROM content WHERE content.message = chunk.message)",
+        (number,),
+    ).close()
+
+
 def forget_orphans(connection: sqlite3.Connection, before: int) -> int:
     """Pieces whose message was never stored, since its client or its relay went away; how many messages.
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import psycopg
 
-from relay.errors import SpoolError
+from relay.errors import SpoolError, SpoolUncertain
 from relay.spool.postgres_link import Row, Statements, connect, plain_error
 from relay.spool.postgres_schema import LOCKS, WRITING
 from relay.spool.writer import Writer, _answer, _Waiting
@@ -141,7 +141,7 @@ class PostgresWriter(Writer):
 
     def _apart(self, batch: list[_Waiting], error: Exception) -> None:
         """What failed together is done one by one, so that one bad change takes no other with it."""
-        if len(batch) == 1 or self._session.trouble is not None:
+        if len(batch) == 1 or self._session.trouble is not None or isinstance(error, SpoolUncertain):
             for waiting in batch:
                 waiting.error = plain_error(error)
             return
@@ -160,7 +160,7 @@ class PostgresWriter(Writer):
                 raise
 
     def _was_committed(self, transaction: str) -> bool:
-        """What became of a commit whose answer was lost. Raises SpoolError when that cannot be found out in time."""
+        """What became of a commit whose answer was lost. Raises SpoolUncertain when that cannot be found out in time."""
         deadline = time.monotonic() + _DECIDED_WITHIN
         while time.monotonic() < deadline:
             try:
@@ -173,6 +173,6 @@ class PostgresWriter(Writer):
             except (SpoolError, psycopg.Error):
                 pass
             time.sleep(0.1)
-        raise SpoolError(
+        raise SpoolUncertain(
             "the database of the spool went away during a commit, and it is not known whether it took place"
         )

@@ -1,0 +1,329 @@
+"""A shared spool with a local one in front of it (``spool.local``), so that mail is taken while the database is away.
+
+While the database answers and nothing waits here, all is as without: this class passes everything on. When it is away,
+mail is accepted into a SQLite spool on this host (`local`), and `forward` carries it over in its order once the
+database is back. `switch` says where new mail goes, `buffered_draft` puts it there, `handover` says why nothing is
+lost or stored twice on the way. Delivery knows nothing of it: only the shared spool's mail is delivered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from relay import events
+from relay.clock import Clock, SystemClock
+from relay.errors import SpoolBusy, SpoolError, SpoolVersion
+from relay.message import Content
+from relay.settings import SpoolSettings
+from relay.spool import beside, ids
+from relay.spool.buffered_draft import BufferedDraft
+from relay.spool.contract import (
+    Changed,
+    Filter,
+    Hold,
+    LaneSummary,
+    LocalMail,
+    MessageView,
+    Part,
+    Recovered,
+    SpoolStats,
+    Trace,
+    Wake,
+)
+from relay.spool.forward import Forwarder
+from relay.spool.handover import Shared
+from relay.spool.local import BATCH, LocalSpool
+from relay.spool.switch import Switch
+
+T = TypeVar("T")
+_NO_VIEWS: Part[MessageView] = Part([], None)
+_NO_TRACES: Part[Trace] = Part([], None)
+
+_LOOK_EVERY = 1.0
+"""Seconds between looks whether the shared spool answers."""
+_A_MOMENT = 0.005
+"""Seconds in which the local disk stores what is just coming."""
+
+
+class BufferedSpool:
+    """See `relay.spool.contract.Spool`: what is not about accepting or showing is the shared spool's own."""
+
+    def __init__(
+        self, settings: SpoolSettings, shared: Shared, clock: Clock | None = None, *, shown: str = ""
+    ) -> None:
+        """``shown``: the shared spool's URL as it may be shown, for the time before it was ever opened."""
+        clock = clock or SystemClock()
+        self.local = LocalSpool(settings, clock)
+        self.switch = Switch(clock)
+        self.trouble: SpoolError | None = None
+        """Why the shared spool could not be used when it was last tried; None when it could."""
+        self._shared = shared
+        self._opened = False
+        self._forwarder = Forwarder(self.local, shared, clock, settings.history)
+        self._forwarding: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._wakes: list[Wake] = []
+        self._lanes: list[LaneSummary] = []
+        self._holds: list[Hold] = []
+        self._stats = SpoolStats(shown, 0, 0, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else the contract holds, of the shared spool. Raises SpoolError while it was not opened yet."""
+        return getattr(self._through, name)
+
+    @property
+    def standing_by(self) -> bool:
+        """See the contract."""
+        return self._shared.standing_by
+
+    @property
+    def _through(self) -> Shared:
+        if not self._opened:
+            raise self.trouble or SpoolError("the spool is closed")
+        return self._shared
+
+    # opening and closing
+
+    async def open(self, *, owner: bool = True) -> None:
+        """Opens the local spool in any case; the shared one being away is no error (see `reach`)."""
+        await self.local.open(owner=owner)
+        try:
+            if owner and (left := await self._forwarder.waiting()):
+                self.switch.leave_behind(left)
+            await self._open_shared(owner=owner)
+        except BaseException:
+            await self.local.close()
+            raise
+        self.switch.ready = self._opened
+        if owner:
+            self._forwarding = asyncio.ensure_future(self._keep_forwarding())
+
+    async def _open_shared(self, *, owner: bool = True) -> None:
+        try:
+            await self._shared.open(owner=owner)
+        except (SpoolVersion, SpoolBusy):
+            raise
+        except SpoolError as error:
+            self.trouble = error
+            if owner:
+                self.switch.turn_local(error)
+        else:
+            self.trouble = None
+            self._opened = True
+
+    @property
+    def reached(self) -> bool:
+        """Whether the shared spool was opened."""
+        return self._opened
+
+    async def reach(self) -> None:
+        """Try to open the shared spool until that works; `recover` then begins the work on it. Raises SpoolVersion."""
+        while not self._opened:
+            await asyncio.sleep(_LOOK_EVERY)
+            await self._open_shared()
+
+    async def close(self) -> None:
+        if self._forwarding is not None:
+            forwarding, self._forwarding = self._forwarding, None
+            forwarding.cancel()
+            await asyncio.gather(forwarding, return_exceptions=True)
+        await self.local.close()
+        await self._shared.close()
+
+    def subscribe(self, wake: Wake) -> None:
+        if wake not in self._wakes:  # a start that is tried again subscribes again
+            self._wakes.append(wake)
+            self._shared.subscribe(wake)
+
+    async def recover(self) -> Recovered:
+        found = await self._through.recover()
+        self.switch.ready = True
+        self._news.set()
+        return found
+
+    # accepting
+
+    def draft(self) -> BufferedDraft:
+        if not self.switch.ready:
+            return BufferedDraft(self, None, self.local.new_number())
+        theirs = self._shared.draft()
+        return BufferedDraft(self, theirs, ids.read(theirs.id) or self.local.new_number())
+
+    async def has_room(self, size: int) -> bool:
+        """Of the spool that new mail goes to."""
+        if self.switch.direct:
+            try:
+                return await self._through.has_room(size)
+            except SpoolError as error:
+                self._is_away(error)
+        return await self.local.has_room(size)
+
+    def stored_here(self, error: SpoolError | None) -> None:
+        """A message was accepted into the local spool, because of ``error`` if it was tried in the shared one."""
+        if error is not None or self.switch.since is None:
+            self.switch.turn_local(error or SpoolError("a message came while the database was away"))
+        self._news.set()
+
+    def _is_away(self, error: SpoolError) -> None:
+        self.trouble = error
+        self.switch.turn_local(error)
+
+    # forwarding
+
+    async def _keep_forwarding(self) -> None:
+        while True:
+            self._news.clear()
+            try:
+                await self._look()
+            except SpoolError as error:
+                self._is_away(error)
+                self._news.clear()  # new mail changes nothing about that
+            except Exception as error:
+                events.trouble(where="spool.local", what=f"unexpected error: {error!r}", error=error)
+                self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), _LOOK_EVERY)
+
+    async def _look(self) -> None:
+        """Whether the shared spool answers, and forward what waits. Raises SpoolError when it does not."""
+        if not self.switch.ready:
+            return
+        await self._through.has_room(0)
+        self.trouble = None
+        if self.switch.since is None:
+            return
+        while await self._forwarder.waiting() > BATCH:
+            await self._step()
+        with self.switch.last_lap():
+            while not await self._is_empty():
+                await self._step()
+            self.switch.turn_back()
+        await self._forwarder.finish()
+
+    async def _step(self) -> None:
+        done = await self._forwarder.step()
+        self.switch.forwarded += done
+        if not done:
+            await asyncio.sleep(_A_MOMENT)
+
+    async def _is_empty(self) -> bool:
+        """Nothing waits in the local spool, and nothing is about to."""
+        switch = self.switch
+        entering, entered = switch.entering, switch.entered
+        waiting = await self._forwarder.waiting()
+        return not (waiting or entering or switch.entering or switch.entered != entered)
+
+    # showing
+
+    async def lanes(self) -> list[LaneSummary]:
+        self._lanes = await self._through.lanes()
+        return self._lanes
+
+    async def holds(self) -> list[Hold]:
+        self._holds = await self._through.holds()
+        return self._holds
+
+    async def as_known(self) -> tuple[list[LaneSummary], list[Hold]]:
+        """Lanes and holds, as they were last seen while the shared spool is away."""
+        with contextlib.suppress(SpoolError):
+            return await self.lanes(), await self.holds()
+        return self._lanes, self._holds
+
+    async def stats(self) -> SpoolStats:
+        """Of the shared spool (as last seen while it is away), with what waits here."""
+        with contextlib.suppress(SpoolError):
+            self._stats = await self._through.stats()
+        return dataclasses.replace(self._stats, local=await self.local_mail())
+
+    async def local_mail(self) -> LocalMail:
+        """What waits in the local spool, and why."""
+        stats = await self.local.stats()
+        since, reason = self.switch.since, self.switch.reason
+        return LocalMail(
+            stats.url, stats.messages, stats.bytes, stats.free, await self.local.oldest(), since, reason
+        )
+
+    async def find(self, wanted: Filter, *, limit: int = 1000, after: str | None = None) -> list[MessageView]:
+        theirs: list[MessageView] = await self._or(
+            lambda: self._through.find(wanted, limit=limit, after=after), []
+        )
+        ours = await self.local.find(beside.wanted(wanted), limit=limit, after=after)
+        return beside.merge(theirs, beside.shown(ours, wanted, self._why()))[:limit]
+
+    async def find_within(
+        self, wanted: Filter, *, seconds: float, limit: int = 1000, after: str | None = None
+    ) -> Part[MessageView]:
+        theirs = await self._or(
+            lambda: self._through.find_within(wanted, seconds=seconds, limit=limit, after=after),
+            _NO_VIEWS,
+        )
+        ours = await self.local.find_within(beside.wanted(wanted), seconds=seconds, limit=limit, after=after)
+        views = beside.merge(theirs.found, beside.shown(ours.found, wanted, self._why()))
+        reached = min([one for one in (theirs.reached, ours.reached) if one is not None], default=None)
+        found = [one for one in views if reached is None or one.id <= reached]
+        return Part(found[:limit], None if len(found) > limit else reached)
+
+    async def trace(self, text: str, *, limit: int = 100) -> list[Trace]:
+        theirs: list[Trace] = await self._or(lambda: self._through.trace(text, limit=limit), [])
+        ours = await self.local.trace(text, limit=limit)
+        return beside.merge_traces(theirs, ours, self._why())[:limit]
+
+    async def trace_within(
+        self, text: str, *, seconds: float, limit: int = 100, before: str | None = None
+    ) -> Part[Trace]:
+        theirs = await self._or(
+            lambda: self._through.trace_within(text, seconds=seconds, limit=limit, before=before),
+            _NO_TRACES,
+        )
+        ours = await self.local.trace_within(text, seconds=seconds, limit=limit, before=before)
+        traces = beside.merge_traces(theirs.found, ours.found, self._why())
+        reached = max([one for one in (theirs.reached, ours.reached) if one is not None], default=None)
+        found = [one for one in traces if reached is None or one.id >= reached]
+        return Part(found[:limit], None if len(found) > limit else reached)
+
+    async def content(self, message_id: str) -> Content:
+        return await (await self._whose(message_id)).content(message_id)
+
+    async def raw(self, message_id: str) -> AsyncIterator[bytes]:
+        async for chunk in (await self._whose(message_id)).raw(message_id):
+            yield chunk
+
+    async def _whose(self, message_id: str) -> Shared | LocalSpool:
+        """Only looks here while mail may wait here: delivery asks for each message's content."""
+        maybe_here = self.switch.since is not None or self._forwarding is None
+        return self.local if maybe_here and await self.local.has(message_id) else self._through
+
+    async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
+        """Of the messages that wait here, `delete` alone is for the operator; the other verbs are for their turn."""
+        if verb != "delete":
+            return await self._through.operate(verb, wanted, now)
+        theirs = await self._or(lambda: self._through.operate(verb, wanted, now), Changed(0, 0))
+        if not beside.may_mean(wanted):
+            return theirs
+        ours = await self.local.operate(verb, beside.wanted(wanted), now)
+        lanes = tuple(sorted({*theirs.lanes, *ours.lanes}))
+        return Changed(theirs.matched + ours.matched, theirs.changed + ours.changed, lanes)
+
+    async def _or(self, ask: Callable[[], Awaitable[T]], nothing: T) -> T:
+        """What the shared spool says; ``nothing`` while it is away, so that what waits here is shown all the same."""
+        try:
+            return await ask()
+        except SpoolError as error:
+            self.trouble = error
+            return nothing
+
+    def _why(self) -> str:
+        away = self.trouble is not None
+        return beside.AWAY if away else beside.SOON
+
+    # upkeep
+
+    async def tend(self, now: float) -> float:
+        pause = await self.local.tend(now)
+        if self.trouble is None:
+            return min(pause, await self._through.tend(now))
+        return pause
