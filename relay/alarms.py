@@ -16,6 +16,7 @@ from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import LaneSummary, Spool, lane_name
 
 PAUSE = 20.0
@@ -70,7 +71,10 @@ class Alarms:
     async def look(self) -> None:
         """One look. Raises SpoolError."""
         now = self._clock.now()
-        summaries = await self._spool.lanes()
+        if isinstance(self._spool, BufferedSpool):  # that the shared one is away is one of the causes
+            summaries, _ = await self._spool.as_known()
+        else:
+            summaries = await self._spool.lanes()
         found = causes(
             holds=self._scheduler.holds.all(),
             lanes=[self._facts(one) for one in summaries],
@@ -88,7 +92,8 @@ class Alarms:
             self._reminders = await self._keeper.causes(now)
             await self._keeper.tell(self._reminders)
         except SpoolError:
-            raise
+            if not isinstance(self._spool, BufferedSpool):
+                raise
         except Exception as error:
             events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)
         return self._reminders

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from relay import status
 from relay.errors import ControlError, SpoolError
 from relay.schedule.lane import Lane
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import lane_parts
 from relay.status import LaneHealth, held_health
 
@@ -62,9 +63,12 @@ class Answering:
     async def _unready(self) -> list[str]:
         if not self._daemon.listeners or self._daemon.started is None:
             return ["not listening yet"]
+        spool = self._daemon.spool
+        # with a local spool mail is taken whether the shared one answers or not
+        probed = spool.local if isinstance(spool, BufferedSpool) else spool
         try:
             async with asyncio.timeout(_SPOOL_PATIENCE):
-                await self._daemon.spool.remember(_PROBE, None)  # a transaction that changes nothing
+                await probed.remember(_PROBE, None)  # a transaction that changes nothing
                 return [] if await self._daemon.spool.has_room(1024) else ["the spool is full"]
         except TimeoutError:
             return [f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"]
@@ -72,7 +76,11 @@ class Answering:
             return [f"the spool cannot be written: {error}"]
 
     def _warnings(self) -> list[str]:
-        """Tokens that are refused, mailboxes that are held or cannot be logged in to, each with its reason."""
+        """A database that is away, tokens that are refused, mailboxes that are held or cannot be logged in to."""
+        spool = self._daemon.spool
+        away: list[str] = []
+        if isinstance(spool, BufferedSpool) and spool.switch.since is not None:
+            away = [f"new mail goes into this host's local spool: {spool.switch.reason}"]
         tokens = [
             f"{name}: no {state.resource.value} token: {state.error}"
             for name, source in self._daemon.tokens.items()
@@ -84,7 +92,7 @@ class Answering:
             for name, health in self._health_of_lanes().items()
             if health.state == "held" or self._daemon.scheduler.lanes[name].trouble is not None
         ]
-        return [*tokens, *lanes]
+        return [*away, *tokens, *lanes]
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""

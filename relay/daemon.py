@@ -30,6 +30,7 @@ from relay.pages import Pages
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.tokens.entra import EntraTokens
@@ -197,15 +198,15 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        recovered = await self.spool.recover()
-        for message_id in recovered.uncertain:
-            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
+        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        if not away:
+            await self._recover()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self._reroute(await self._stray())
-        await self.scheduler.start()
-        await self.scheduler.drop_unused(self.router.uses)
+        if away:
+            self._spawn(self._take_up_later())
+        else:
+            await self._take_up()
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
@@ -217,6 +218,32 @@ class Daemon:
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
+
+    async def _recover(self) -> None:
+        """What a stopped or killed relay had under way, and how it submitted."""
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+        await self.courier.recall()
+
+    async def _take_up(self) -> None:
+        """Begin with the mail that waits."""
+        await self._reroute(await self._stray())
+        await self.scheduler.start()
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _take_up_later(self) -> None:
+        """The spool's database was away at the start, and mail is accepted into the local spool until it is there."""
+        assert isinstance(self.spool, BufferedSpool)
+        while True:
+            try:
+                await self.spool.reach()
+                await self._recover()
+                await self._take_up()
+                return
+            except Exception as error:  # it went away again; all of it may be done a second time
+                _say("start", error)
+            await self.clock.sleep(1.0)
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -363,10 +390,13 @@ class Daemon:
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
-        if settings.spool.url != self.settings.spool.url:
-            events.advice(
-                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
-            )
+        for key in ("url", "local"):
+            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
+                events.advice(
+                    where="reload",
+                    what=f"spool.{key} changed",
+                    remedy="Restart relay to use the other spool.",
+                )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
         await self._listen(settings)

@@ -12,7 +12,8 @@ from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.schedule.telling import iso
 from relay.settings import Settings, Upstream
-from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
+from relay.spool.buffered import BufferedSpool
+from relay.spool.contract import Hold, LaneSummary, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
 from relay.tokens.choice import Choice as CredentialChoice
@@ -166,11 +167,14 @@ async def report(
     now: float | None = None,
 ) -> dict[str, Any]:
     """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
-    summaries = {summary.lane: summary for summary in await spool.lanes()}
+    if isinstance(spool, BufferedSpool):
+        lanes, holds = await spool.as_known()
+    else:
+        lanes, holds = await spool.lanes(), await spool.holds()
+    summaries = {summary.lane: summary for summary in lanes}
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health)) - set(names))
     stats = await spool.stats()
-    holds = await spool.holds()
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,
@@ -186,8 +190,22 @@ async def report(
             _credentials, settings, now or time.time(), credentials or {}, ends or {}
         ),
         "counters": {name: events.counts[name] for name in COUNTED},
-        "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
+        "spool": spool_row(stats),
     }
+
+
+def spool_row(stats: SpoolStats) -> dict[str, Any]:
+    """The spool of the report; ``local``: what waits in this host's own one beside it, null without such a one."""
+    row = {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free}
+    local = stats.local
+    if local is None:
+        return {**row, "local": None}
+    times = {
+        name: iso(moment) if moment is not None else None
+        for name, moment in (("oldest", local.oldest), ("since", local.since))
+    }
+    mine = {"url": local.url, "messages": local.messages, "bytes": local.bytes, "free": local.free}
+    return {**row, "local": {**mine, **times, "reason": local.reason or None}}
 
 
 def _credentials(

@@ -26,6 +26,8 @@ SPOOL_LEAST = 64 * 1024**2
 """Octets that must be free at least: a few large messages at once, and the database's own journal."""
 SPOOL_ENDS = 1.5
 """A known full spool is over when this many times the threshold is free."""
+LOCAL_BEGINS = 60.0
+"""Seconds for which mail must go into the local spool: a database that is restarted or fails over is back sooner."""
 POOL_SHOWN = 10
 """Mailboxes a suggestion spells out at most; beyond it the mail belongs with a bulk mailing service."""
 
@@ -35,7 +37,8 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full``, ``backlog:LANE``, ``expiry:SLOT:NAME`` or ``renewal:NAME``."""
+    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full``, ``local-spool``, ``backlog:LANE``, ``expiry:SLOT:NAME`` or
+    ``renewal:NAME``."""
     title: str
     reason: str
     remedy: str
@@ -80,6 +83,7 @@ def causes(
     """All that is wrong now. ``max_size`` is ``spool.max_size`` in octets (0: none); ``known``: keys told and not over."""
     found = [_held(hold, lanes) for hold in holds]
     found += _full(spool, max_size, now, "spool-full" in known)
+    found += _local(spool, now)
     for lane in lanes:
         found += _backlog(lane, now, f"backlog:{lane.lane}" in known)
     return found
@@ -137,6 +141,23 @@ def _full(spool: SpoolStats, max_size: int, now: float, known: bool) -> Iterator
         evidence=f"{spool.messages} messages, {_octets(spool.bytes)} stored, {_octets(spool.free)} free",
         since=now,
         messages=spool.messages,
+    )
+
+
+def _local(spool: SpoolStats, now: float) -> Iterator[Cause]:
+    """The shared spool is away, and this host takes mail by itself."""
+    local = spool.local
+    if local is None or local.since is None or now - local.since < LOCAL_BEGINS:
+        return
+    yield Cause(
+        key="local-spool",
+        title="The spool's database is away",
+        reason=f"{local.reason}. New mail is kept on this host's own disk, which has room for {_octets(local.free)}; "
+        "nothing is delivered from there.",
+        remedy="Mend the database, or the way to it. What waits here is forwarded by itself then, in its order.",
+        evidence=f"{local.messages} messages, {_octets(local.bytes)} in {local.url}",
+        since=local.since,
+        messages=local.messages,
     )
 
 

@@ -23,6 +23,7 @@ from relay.spool import beside, ids
 from relay.spool.buffered_draft import BufferedDraft
 from relay.spool.contract import (
     Changed,
+    Draft,
     Filter,
     Hold,
     LaneSummary,
@@ -148,10 +149,13 @@ class BufferedSpool:
     # accepting
 
     def draft(self) -> BufferedDraft:
-        if not self.switch.ready:
-            return BufferedDraft(self, None, self.local.new_number())
-        theirs = self._shared.draft()
-        return BufferedDraft(self, theirs, ids.read(theirs.id) or self.local.new_number())
+        """Ids are the shared spool's, which knows how to keep those of several relays apart."""
+        theirs = ids.read(self._shared.draft().id) if self.switch.ready else None
+        return BufferedDraft(self, self.local.new_number(theirs))
+
+    def draft_there(self, number: int) -> Draft:
+        """The same message for the shared spool."""
+        return self._through.draft_as(number)
 
     async def has_room(self, size: int) -> bool:
         """Of the spool that new mail goes to."""
@@ -186,7 +190,8 @@ class BufferedSpool:
                 events.trouble(where="spool.local", what=f"unexpected error: {error!r}", error=error)
                 self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _LOOK_EVERY)
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._news.wait()
 
     async def _look(self) -> None:
         """Whether the shared spool answers, and forward what waits. Raises SpoolError when it does not."""
@@ -194,28 +199,23 @@ class BufferedSpool:
             return
         await self._through.has_room(0)
         self.trouble = None
-        if self.switch.since is None:
+        if self.switch.since is None and not (self._forwarder.aside and await self._forwarder.waiting()):
             return
-        while await self._forwarder.waiting() > BATCH:
-            await self._step()
-        with self.switch.last_lap():
-            while not await self._is_empty():
-                await self._step()
+        with self.switch.forwarding():
+            while left := await self._left():
+                done = await self._forwarder.step()
+                self.switch.moved(done, last=left <= BATCH)
+                if not done:
+                    await asyncio.sleep(_A_MOMENT)
             self.switch.turn_back()
         await self._forwarder.finish()
 
-    async def _step(self) -> None:
-        done = await self._forwarder.step()
-        self.switch.forwarded += done
-        if not done:
-            await asyncio.sleep(_A_MOMENT)
-
-    async def _is_empty(self) -> bool:
-        """Nothing waits in the local spool, and nothing is about to."""
+    async def _left(self) -> int:
+        """What waits in the local spool; not 0 either while something is about to."""
         switch = self.switch
         entering, entered = switch.entering, switch.entered
         waiting = await self._forwarder.waiting()
-        return not (waiting or entering or switch.entering or switch.entered != entered)
+        return waiting or entering or switch.entering or switch.entered - entered
 
     # showing
 

@@ -27,10 +27,9 @@ class BufferedDraft:
 
     __slots__ = ("_error", "_ours", "_over", "_parts", "_spool", "_theirs", "id", "number", "size")
 
-    def __init__(self, spool: BufferedSpool, theirs: Draft | None, number: int) -> None:
-        """``theirs``: the shared spool's draft, whose id this is; None while there is none to be had."""
+    def __init__(self, spool: BufferedSpool, number: int) -> None:
         self._spool = spool
-        self._theirs = theirs
+        self._theirs: Draft | None = None
         self._ours: SqliteDraft | None = None
         self.number = number
         self.id = ids.show(number)
@@ -45,20 +44,17 @@ class BufferedDraft:
         data = bytes(data)
         self.size += len(data)
         self._parts.append(data)
-        if self.size > BODY_IN_DATABASE:
+        if not self._is_small:
             await self._pass_on()
 
     async def _pass_on(self) -> None:
         """What has gathered, to both spools. Raises when neither takes it."""
         data = b"".join(self._parts)
         self._parts.clear()
-        if self._ours is None and self._theirs is None:
-            raise self._error
-        first = self.size == len(data)
-        if first:
+        if self.size == len(data):  # for the first time
             self._ours = self._spool.local.draft_as(self.number)
-            if not self._spool.switch.direct:
-                await self._drop_theirs()
+            if self._spool.switch.direct:
+                self._theirs = self._spool.draft_there(self.number)
         await self._pass_ours(data)
         await self._pass_theirs(data)
         if self._ours is None and self._theirs is None:
@@ -75,9 +71,11 @@ class BufferedDraft:
     async def _pass_theirs(self, data: bytes) -> None:
         if self._theirs is not None:
             try:
-                await asyncio.wait_for(self._theirs.write(data), PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    await self._theirs.write(data)
             except (SpoolError, TimeoutError) as error:
-                self._error = _as_spool_error(error)
+                if self._ours is not None:
+                    self._error = _as_spool_error(error)
                 await self._drop_theirs()
 
     async def _drop_ours(self) -> None:
@@ -89,9 +87,15 @@ class BufferedDraft:
         theirs, self._theirs = self._theirs, None
         if theirs is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(theirs.discard(), PATIENCE)
+                async with asyncio.timeout(PATIENCE):
+                    await theirs.discard()
 
     # its end
+
+    @property
+    def _is_small(self) -> bool:
+        """All of its body is in memory."""
+        return self.size <= BODY_IN_DATABASE
 
     async def commit(self, message: NewMessage) -> None:
         """Runs to its end even when the caller goes away: see the contract."""
@@ -103,6 +107,8 @@ class BufferedDraft:
         self._over = True
         try:
             direct = await self._spool.switch.settled()
+            if direct and self._is_small:
+                self._theirs = self._spool.draft_there(self.number)
             if message.direct:
                 await self._store_for_an_answer(message, direct=direct)
             elif not direct or self._theirs is None:
@@ -151,7 +157,7 @@ class BufferedDraft:
         """In the local spool, because of ``error`` if it was tried there before. Raises what says more."""
         await self._drop_theirs()  # before the message is here and forwarded: its pieces go by its id
         if self._ours is None:
-            if not self._parts and self.size:
+            if not self._is_small:
                 raise error or self._error  # the local disk had no room for a large body
             self._ours = self._spool.local.draft_as(self.number)
         try:

@@ -29,3 +29,10 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
 
     # it passes on what it does not do itself, which the type checker cannot see
     return cast("Spool", BufferedSpool(settings, shared, clock, shown=shown_url(settings.url)))
+
+
+def trouble_of(spool: Spool) -> SpoolError | None:
+    """Why only what a local spool keeps can be seen of an open spool; None when all of it can."""
+    from relay.spool.buffered import BufferedSpool
+
+    return spool.trouble if isinstance(spool, BufferedSpool) else None

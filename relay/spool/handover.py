@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.message import Body
-from relay.spool.contract import Spool
+from relay.spool.contract import Draft, Spool
 from relay.spool.intake import NewRow
 
 UNCERTAIN = (
@@ -63,6 +63,10 @@ class Taken:
 
 class Shared(Spool, Protocol):
     """A spool that takes mail over from local ones."""
+
+    def draft_as(self, number: int) -> Draft:
+        """Start a message whose id was chosen already."""
+        ...
 
     async def put_body(self, number: int, body: Body) -> bool:
         """The large body of a message that `adopt` asked for, in bounded pieces; what is there already stays.

@@ -116,8 +116,10 @@ class LocalSpool(SqliteSpool):
         """A message whose id was chosen elsewhere."""
         return SqliteDraft(self, number)
 
-    def new_number(self) -> int:
-        """An id, while the shared spool cannot be asked for one."""
+    def new_number(self, proposed: int | None = None) -> int:
+        """An id: the ``proposed`` one, unless one as high is in use here (the clock was set back) or there is none."""
+        if proposed is not None and self._ids.follow(proposed):
+            return proposed
         return self._ids.next(self.now())
 
     async def doubt(self, number: int) -> None:

@@ -185,7 +185,11 @@ class PostgresSpool(SqliteSpool):
     # accepting
 
     def draft(self) -> PostgresDraft:  # type: ignore[override]
-        return PostgresDraft(self, self._ids.next(self.now()))
+        return self.draft_as(self._ids.next(self.now()))
+
+    def draft_as(self, number: int) -> PostgresDraft:
+        """See `relay.spool.handover.Shared.draft_as`."""
+        return PostgresDraft(self, number)
 
     async def has_room(self, size: int) -> bool:
         """By ``max_size``; what the server's disk has left shows when it refuses. Raises SpoolError while it is away."""

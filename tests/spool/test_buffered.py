@@ -19,7 +19,6 @@ from relay.spool.beside import AWAY
 from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import Filter, Settlement
 from relay.spool.factory import build_spool
-from relay.spool.local import BATCH
 from relay.spool.postgres import PostgresSpool
 from tests.fakes.clock import ManualClock
 from tests.fakes.postgres import PostgresServer, running
@@ -74,6 +73,14 @@ class Maker:
         """It is back."""
         self.server.start()
         self.away = False
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Look often, so that the tests need not wait for it."""
+    monkeypatch.setattr("relay.spool.buffered._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("relay.spool.postgres._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("relay.spool.postgres_writer._AGAIN", 0.05)
 
 
 @pytest.fixture
@@ -132,19 +139,21 @@ async def test_mail_goes_to_the_database_while_it_answers(make):
     assert (await spool.stats()).local.messages == 0
 
 
-async def test_what_is_accepted_while_the_database_is_away_is_forwarded_in_order(make):
+async def test_what_is_accepted_while_the_database_is_away_is_forwarded_in_order(make, monkeypatch):
+    monkeypatch.setattr("relay.spool.local.BATCH", 10)
+    monkeypatch.setattr("relay.spool.buffered.BATCH", 10)
     spool = await make()
     await accept(spool, subject="0")
     make.stop()
     bodies = {}
-    for n in range(1, 2 * BATCH):
+    for n in range(1, 26):
         bodies[await accept(spool, b"body %d" % n, subject=str(n))] = b"body %d" % n
     local = (await spool.stats()).local
-    assert (local.messages, local.since) == (2 * BATCH - 1, make.clock.now())
+    assert (local.messages, local.since) == (25, make.clock.now())
     assert "cannot be used" in local.reason
     make.start()
     await all_forwarded(spool)
-    assert await numbers(spool) == [str(n) for n in range(2 * BATCH)]
+    assert await numbers(spool) == [str(n) for n in range(26)]
     for message_id, body in bodies.items():
         assert (await body_of(spool, message_id)).endswith(body)
     assert await rows(make, "SELECT count(*) FROM memory WHERE key LIKE 'forwarded:%'") == [(0,)]
@@ -155,7 +164,9 @@ async def test_everything_about_a_message_comes_over(make):
     make.stop()
     message = new_message(pool=(LANE, "Microsoft 365/b@x"), notes=("bare LF made CRLF",), subject="ünï\0")
     envelope = dataclasses.replace(message.envelope, smtputf8=True, ret="HDRS", envid="Q", long_lines=False)
-    people = tuple(dataclasses.replace(one, notify="FAILURE", orcpt="rfc822;x") for one in envelope.recipients)
+    people = tuple(
+        dataclasses.replace(one, notify="FAILURE", orcpt="rfc822;x") for one in envelope.recipients
+    )
     message = dataclasses.replace(message, envelope=dataclasses.replace(envelope, recipients=people))
     make.clock.advance(3.5)
     received = make.clock.now()
@@ -401,7 +412,7 @@ async def test_a_sources_mail_keeps_its_order_while_it_is_sent_throughout(make):
         before = len(sent["client 0"])
         await until(lambda before=before: len(sent["client 0"]) > before + 5)
         await asyncio.to_thread(make.stop)
-        await until(lambda: spool.switch.since is not None and len(sent["client 0"]) > before + 10)
+        await until(lambda before=before: spool.switch.since and len(sent["client 0"]) > before + 10)
         await asyncio.to_thread(make.start)
         await all_forwarded_meanwhile(spool)
     stop.set()
@@ -577,13 +588,10 @@ async def test_another_message_of_the_same_id_is_not_taken_for_it(make, size):
     message_id = await accept(spool, b"m" * size, subject="mine")
     make.start()
     no_forwarding(spool)
-    number = ids.read(message_id)
-    other = spool._shared.draft()
-    other.number = number
-    await other.write(b"o" * size)
-    theirs = new_message(subject="theirs", message_id="<2@legacy.local>")
     await until_answering(lambda: spool._shared.has_room(1))
-    await other.commit(theirs)
+    other = spool._shared.draft_as(ids.read(message_id))
+    await other.write(b"o" * size)
+    await other.commit(new_message(subject="theirs", message_id="<2@legacy.local>"))
     await until_answering(spool._forwarder.step)
     claims = {one.subject: one.id for one in await spool.claim(LANE, 9, make.clock.now())}
     assert claims["theirs"] == message_id != claims["mine"]
