@@ -16,7 +16,7 @@ from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
-from relay.spool.buffered import BufferedSpool
+from relay.spool.buffered import BufferedSpool, as_last_seen
 from relay.spool.contract import LaneSummary, Spool, lane_name
 
 PAUSE = 20.0
@@ -71,10 +71,7 @@ class Alarms:
     async def look(self) -> None:
         """One look. Raises SpoolError."""
         now = self._clock.now()
-        if isinstance(self._spool, BufferedSpool):  # that the shared one is away is one of the causes
-            summaries, _ = await self._spool.as_known()
-        else:
-            summaries = await self._spool.lanes()
+        summaries = await as_last_seen(self._spool).lanes()  # that it is away is one of the causes
         found = causes(
             holds=self._scheduler.holds.all(),
             lanes=[self._facts(one) for one in summaries],

@@ -12,7 +12,7 @@ from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.schedule.telling import iso
 from relay.settings import Settings, Upstream
-from relay.spool.buffered import BufferedSpool
+from relay.spool.buffered import as_last_seen
 from relay.spool.contract import Hold, LaneSummary, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
@@ -167,14 +167,12 @@ async def report(
     now: float | None = None,
 ) -> dict[str, Any]:
     """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
-    if isinstance(spool, BufferedSpool):
-        lanes, holds = await spool.as_known()
-    else:
-        lanes, holds = await spool.lanes(), await spool.holds()
-    summaries = {summary.lane: summary for summary in lanes}
+    spool = as_last_seen(spool)
+    summaries = {summary.lane: summary for summary in await spool.lanes()}
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health)) - set(names))
     stats = await spool.stats()
+    holds = await spool.holds()
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,

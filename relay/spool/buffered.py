@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from relay import events
 from relay.clock import Clock, SystemClock
@@ -31,6 +31,7 @@ from relay.spool.contract import (
     MessageView,
     Part,
     Recovered,
+    Spool,
     SpoolStats,
     Trace,
     Wake,
@@ -68,8 +69,9 @@ class BufferedSpool:
         self._forwarding: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._wakes: list[Wake] = []
-        self._lanes: list[LaneSummary] = []
-        self._holds: list[Hold] = []
+        self.last_lanes: list[LaneSummary] = []
+        """As they were last seen."""
+        self.last_holds: list[Hold] = []
         self._stats = SpoolStats(shown, 0, 0, 0)
 
     def __getattr__(self, name: str) -> Any:
@@ -220,18 +222,12 @@ class BufferedSpool:
     # showing
 
     async def lanes(self) -> list[LaneSummary]:
-        self._lanes = await self._through.lanes()
-        return self._lanes
+        self.last_lanes = await self._through.lanes()
+        return self.last_lanes
 
     async def holds(self) -> list[Hold]:
-        self._holds = await self._through.holds()
-        return self._holds
-
-    async def as_known(self) -> tuple[list[LaneSummary], list[Hold]]:
-        """Lanes and holds, as they were last seen while the shared spool is away."""
-        with contextlib.suppress(SpoolError):
-            return await self.lanes(), await self.holds()
-        return self._lanes, self._holds
+        self.last_holds = await self._through.holds()
+        return self.last_holds
 
     async def stats(self) -> SpoolStats:
         """Of the shared spool (as last seen while it is away), with what waits here."""
@@ -327,3 +323,31 @@ class BufferedSpool:
         if self.trouble is None:
             return min(pause, await self._through.tend(now))
         return pause
+
+
+def as_last_seen(spool: Spool) -> Spool:
+    """A spool for those who only look: lanes and holds of one that is away are as they were last seen.
+
+    For delivery they are an error then, and of a spool without a local one for everybody.
+    """
+    return cast("Spool", _LastSeen(spool)) if isinstance(spool, BufferedSpool) else spool
+
+
+class _LastSeen:
+    """See `as_last_seen`."""
+
+    def __init__(self, spool: BufferedSpool) -> None:
+        self._spool = spool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._spool, name)
+
+    async def lanes(self) -> list[LaneSummary]:
+        with contextlib.suppress(SpoolError):
+            return await self._spool.lanes()
+        return self._spool.last_lanes
+
+    async def holds(self) -> list[Hold]:
+        with contextlib.suppress(SpoolError):
+            return await self._spool.holds()
+        return self._spool.last_holds
