@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
@@ -201,12 +201,15 @@ class Daemon:
         away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
         if not away:
             await self._recover()
+            await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         if away:
             self._spawn(self._take_up_later())
         else:
-            await self._take_up()
+            await self._sort_out()
+            await self.scheduler.start()
+            await self._drop_unused()
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
@@ -220,30 +223,33 @@ class Daemon:
         supervisor.ready(f"listening on {binds}")
 
     async def _recover(self) -> None:
-        """What a stopped or killed relay had under way, and how it submitted."""
+        """What a stopped or killed relay had under way."""
         recovered = await self.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
 
-    async def _take_up(self) -> None:
-        """Begin with the mail that waits."""
+    async def _sort_out(self) -> None:
         await self._reroute(await self._stray())
-        await self.scheduler.start()
+
+    async def _drop_unused(self) -> None:
         await self.scheduler.drop_unused(self.router.uses)
 
     async def _take_up_later(self) -> None:
-        """The spool's database was away at the start, and mail is accepted into the local spool until it is there."""
+        """The rest of a start whose database was away: mail is accepted into the local spool until it is there.
+
+        It may go away again: each step is tried until it is done, and done once.
+        """
         assert isinstance(self.spool, BufferedSpool)
-        while True:
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+        ]  # fmt: skip
+        while steps:
             try:
-                await self.spool.reach()
-                await self._recover()
-                await self._take_up()
-                return
-            except Exception as error:  # it went away again; all of it may be done a second time
+                await steps[0]()
+                del steps[0]
+            except Exception as error:
                 _say("start", error)
-            await self.clock.sleep(1.0)
+                await self.clock.sleep(2.0)
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""

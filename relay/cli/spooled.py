@@ -23,14 +23,15 @@ PAGE = 1000
 async def spool_of(settings: Settings) -> AsyncIterator[Spool]:
     """The spool, open for an operator: it does not take the daemon's place."""
     # not `relay.daemon.build_spool`, which is the same: the daemon brings in every room and its libraries
-    from relay.spool.factory import build_spool, trouble_of
+    from relay.spool.factory import build_spool, for_operator
 
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
-    if settings.spool.local is not None and (why := trouble_of(spool)):
+    shown, why = for_operator(spool) if settings.spool.local is not None else (spool, None)
+    if why is not None:
         say(f"relay: {why}; only mail of this host's local spool can be seen")
     try:
-        yield spool
+        yield shown
     finally:
         await spool.close()
 

@@ -96,7 +96,9 @@ class BufferedSpool:
         await self.local.open(owner=owner)
         try:
             if owner and (left := await self._forwarder.waiting()):
-                self.switch.leave_behind(left)
+                self.switch.forward_first(
+                    f"{left} messages of the last run in the local spool are forwarded first"
+                )
             await self._open_shared(owner=owner)
         except BaseException:
             await self.local.close()
@@ -170,8 +172,12 @@ class BufferedSpool:
 
     def stored_here(self, error: SpoolError | None) -> None:
         """A message was accepted into the local spool, because of ``error`` if it was tried in the shared one."""
-        if error is not None or self.switch.since is None:
-            self.switch.turn_local(error or SpoolError("a message came while the database was away"))
+        if error is not None:
+            self.switch.turn_local(error)
+        else:
+            self.switch.forward_first(
+                "a message that had begun to come while the database was away is forwarded first"
+            )
         self._news.set()
 
     def _is_away(self, error: SpoolError) -> None:

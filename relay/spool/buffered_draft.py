@@ -25,7 +25,7 @@ PATIENCE = 5.0
 class BufferedDraft:
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_error", "_ours", "_over", "_parts", "_spool", "_theirs", "id", "number", "size")
+    __slots__ = ("_full", "_lost", "_ours", "_over", "_parts", "_spool", "_theirs", "id", "number", "size")
 
     def __init__(self, spool: BufferedSpool, number: int) -> None:
         self._spool = spool
@@ -36,7 +36,10 @@ class BufferedDraft:
         self.size = 0
         self._parts: list[bytes] = []
         self._over = False
-        self._error = SpoolError("the message could be stored nowhere")
+        self._full: SpoolError | None = None
+        """Why the local disk does not take it."""
+        self._lost: SpoolError | None = None
+        """Why the shared spool does not, if it was to."""
 
     # a body that comes
 
@@ -58,14 +61,14 @@ class BufferedDraft:
         await self._pass_ours(data)
         await self._pass_theirs(data)
         if self._ours is None and self._theirs is None:
-            raise self._error
+            raise self._nowhere()
 
     async def _pass_ours(self, data: bytes) -> None:
         if self._ours is not None:
             try:
                 await self._ours.write(data)
             except SpoolError as error:
-                self._error = error
+                self._full = error
                 await self._drop_ours()
 
     async def _pass_theirs(self, data: bytes) -> None:
@@ -74,8 +77,7 @@ class BufferedDraft:
                 async with asyncio.timeout(PATIENCE):
                     await self._theirs.write(data)
             except (SpoolError, TimeoutError) as error:
-                if self._ours is not None:
-                    self._error = _as_spool_error(error)
+                self._lost = _as_spool_error(error)
                 await self._drop_theirs()
 
     async def _drop_ours(self) -> None:
@@ -113,7 +115,7 @@ class BufferedDraft:
                 await self._store_for_an_answer(message, direct=direct)
             elif not direct or self._theirs is None:
                 with self._spool.switch.enter():
-                    await self._store_here(message)
+                    await self._store_here(message, self._lost)
             else:
                 await self._store_there_or_here(message)
         finally:
@@ -158,7 +160,7 @@ class BufferedDraft:
         await self._drop_theirs()  # before the message is here and forwarded: its pieces go by its id
         if self._ours is None:
             if not self._is_small:
-                raise error or self._error  # the local disk had no room for a large body
+                raise self._nowhere()
             self._ours = self._spool.local.draft_as(self.number)
         try:
             await self._feed(self._ours)
@@ -166,6 +168,9 @@ class BufferedDraft:
         except SpoolError as own:
             raise own from error
         self._spool.stored_here(error)
+
+    def _nowhere(self) -> SpoolError:
+        return self._full or self._lost or SpoolError("the message can be stored nowhere")
 
     async def _feed(self, draft: Draft) -> None:
         """A small body, which was kept until it was known where it goes. It stays, for the other spool."""

@@ -31,8 +31,8 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
     return cast("Spool", BufferedSpool(settings, shared, clock, shown=shown_url(settings.url)))
 
 
-def trouble_of(spool: Spool) -> SpoolError | None:
-    """Why only what a local spool keeps can be seen of an open spool; None when all of it can."""
-    from relay.spool.buffered import BufferedSpool
+def for_operator(spool: Spool) -> tuple[Spool, SpoolError | None]:
+    """An open spool as a command uses it, and why only what this host keeps can be seen of it; None: all can be."""
+    from relay.spool.buffered import BufferedSpool, as_last_seen
 
-    return spool.trouble if isinstance(spool, BufferedSpool) else None
+    return as_last_seen(spool), spool.trouble if isinstance(spool, BufferedSpool) else None

@@ -17,14 +17,14 @@ from typing import Any
 
 from relay.clock import Clock, SystemClock
 from relay.errors import SpoolBusy
-from relay.message import Body, BytesBody, Envelope, Recipient
+from relay.message import Body, BytesBody, Recipient
 from relay.settings import SpoolSettings
 from relay.spool import ids
 from relay.spool.bodies import FileBody
 from relay.spool.contract import NewMessage
 from relay.spool.intake import NewRow, SqliteDraft
 from relay.spool.reading import stored_bytes
-from relay.spool.records import as_json, unpack_client
+from relay.spool.records import as_json, unpack_client, unpack_envelope
 from relay.spool.sqlite import SqliteSpool
 from relay.spool.upkeep import drop_messages
 
@@ -238,11 +238,8 @@ def _leaving(row: tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Leaving
     (number, received, lane, sender, address, source, message_id, subject, pool, packed,
      header, body, body_size) = row  # fmt: skip
     details = json.loads(packed)
-    eight_bit, smtputf8, ret, envid = details["e"]
     message = NewMessage(
-        envelope=Envelope(
-            sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True)
-        ),
+        envelope=unpack_envelope(sender, recipients, details),
         client=unpack_client(address, details),
         header=header,
         lane=lane,

@@ -94,13 +94,12 @@ class Switch:
                 or "Nothing is lost: it is forwarded by itself when the database answers.",
             )
 
-    def leave_behind(self, messages: int) -> None:
-        """A start finds mail of the last run."""
-        self.reason = "mail that was accepted while the database was away is forwarded first"
-        self._begin()
-        events.notice(
-            what=f"{messages} messages wait in the local spool since the last run; they are forwarded first"
-        )
+    def forward_first(self, what: str) -> None:
+        """The database answers, and what is in the local spool all the same goes first."""
+        if self.since is None:
+            self.reason = what
+            self._begin()
+            events.notice(what=what)
 
     def _begin(self) -> None:
         self.since = self._clock.now()

@@ -41,15 +41,17 @@ def test_mail_is_taken_though_the_database_is_away_at_the_start_and_delivered_la
             ("queued", "waits in this host's local spool: the database is away")
         ] * 3
         assert "only mail of this host's local spool can be seen" in listed.stderr
+        deleted = relay.command("queue", "delete", json.loads(listed.stdout)[2]["id"], "--yes", "--json")
+        assert json.loads(deleted.stdout)["changed"] == 1
         assert fast.messages() == []
     finally:
         server.start()
-    arrived = fast.arrived(3)
-    assert Counter(one["message_id"] for one in arrived) == {f"<{n}@legacy.local>": 1 for n in range(3)}
+    arrived = fast.arrived(2)
+    assert Counter(one["message_id"] for one in arrived) == {"<0@legacy.local>": 1, "<1@legacy.local>": 1}
     until(lambda: relay.status()["spool"]["local"]["since"] is None, what="mail goes straight again")
     (trace,) = json.loads(relay.command("trace", "<1@legacy.local>", "--json").stdout)
     assert [one["event"] for one in trace["events"]][:2] == ["accepted", "forwarded"]
-    assert relay.events("notice")[-1]["forwarded"] == 3
+    assert relay.events("notice")[-1]["forwarded"] == 2
     assert relay.stop() == 0
 
 
@@ -63,6 +65,7 @@ def test_no_client_is_refused_while_the_database_crashes_and_the_relay_is_killed
     try:
         before = len(load.accepted)
         until(lambda: len(load.accepted) > before + 20, what="mail is accepted while the database is away")
+        assert relay.events("rejected") == []
         relay.kill()  # some of it waits in the local spool, and some was being submitted
         accepted = load.finish()
         relay.start()

@@ -210,6 +210,33 @@ async def test_a_large_message_survives_the_database_going_away_while_it_comes(m
     assert await body_of(spool, draft.id) == new_message().header + body
 
 
+async def test_a_large_message_that_began_while_the_database_was_away_comes_over_as_well(make):
+    spool = await make()
+    make.stop()
+    await accept(spool)
+    draft = spool.draft()
+    await draft.write(b"x" * 600_000)
+    make.start()
+    await all_forwarded(spool)
+    await draft.commit(new_message())
+    assert "had begun to come" in spool.switch.reason
+    await all_forwarded(spool)
+    assert (await body_of(spool, draft.id)).endswith(b"x" * 600_000)
+
+
+async def test_a_small_message_that_began_while_the_database_was_away_goes_straight(make):
+    spool = await make()
+    make.stop()
+    await accept(spool)
+    draft = spool.draft()
+    await draft.write(b"small")
+    make.start()
+    await all_forwarded(spool)
+    await draft.commit(new_message())
+    assert spool.switch.since is None
+    assert len(await spool.claim(LANE, 9, make.clock.now())) == 2
+
+
 async def test_a_large_message_that_goes_straight_leaves_nothing_on_the_local_disk(make):
     spool = await make()
     await accept(spool, b"x" * 600_000)
