@@ -330,10 +330,11 @@ class Daemon:
 
     async def _watch_alarms(self) -> None:
         while True:
-            try:
-                await self.alarms.look()
-            except Exception as error:
-                _say("alerts", error)
+            for look in (self.alarms.look_here, self.alarms.look):
+                try:
+                    await look()
+                except Exception as error:
+                    _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
     async def _watch_certificates(self) -> None:

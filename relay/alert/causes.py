@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from relay.spool.contract import Hold, SpoolStats, lane_parts
+from relay.spool.contract import Hold, LocalMail, SpoolStats, lane_parts
 
 BACKLOG_BEGINS = 60
 """Minutes a backlog may need at its limit before it is worth an alert (an hour, as part 2 promises)."""
@@ -83,7 +83,6 @@ def causes(
     """All that is wrong now. ``max_size`` is ``spool.max_size`` in octets (0: none); ``known``: keys told and not over."""
     found = [_held(hold, lanes) for hold in holds]
     found += _full(spool, max_size, now, "spool-full" in known)
-    found += _local(spool, now)
     for lane in lanes:
         found += _backlog(lane, now, f"backlog:{lane.lane}" in known)
     return found
@@ -144,21 +143,22 @@ def _full(spool: SpoolStats, max_size: int, now: float, known: bool) -> Iterator
     )
 
 
-def _local(spool: SpoolStats, now: float) -> Iterator[Cause]:
-    """The shared spool is away, and this host takes mail by itself."""
-    local = spool.local
-    if local is None or local.since is None or now - local.since < LOCAL_BEGINS:
-        return
-    yield Cause(
-        key="local-spool",
-        title="The spool's database is away",
-        reason=f"{local.reason}. New mail is kept on this host's own disk, which has room for {_octets(local.free)}; "
-        "nothing is delivered from there.",
-        remedy="Mend the database, or the way to it. What waits here is forwarded by itself then, in its order.",
-        evidence=f"{local.messages} messages, {_octets(local.bytes)} in {local.url}",
-        since=local.since,
-        messages=local.messages,
-    )
+def local_causes(local: LocalMail, now: float) -> list[Cause]:
+    """What concerns one host alone: the shared spool is away, and it takes mail by itself."""
+    if local.since is None or now - local.since < LOCAL_BEGINS:
+        return []
+    return [
+        Cause(
+            key="local-spool",
+            title="The spool's database is away",
+            reason=f"{local.reason}. New mail is kept on this host's own disk, which has room for {_octets(local.free)}; "
+            "nothing is delivered from there.",
+            remedy="Mend the database, or the way to it. What waits here is forwarded by itself then, in its order.",
+            evidence=f"{local.messages} messages, {_octets(local.bytes)} in {local.url}",
+            since=local.since,
+            messages=local.messages,
+        )
+    ]
 
 
 def _backlog(lane: LaneFacts, now: float, known: bool) -> Iterator[Cause]:

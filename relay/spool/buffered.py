@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
 
@@ -75,8 +76,13 @@ class BufferedSpool:
         self._stats = SpoolStats(shown, 0, 0, 0)
 
     def __getattr__(self, name: str) -> Any:
-        """Whatever else the contract holds, of the shared spool. Raises SpoolError while it was not opened yet."""
-        return getattr(self._through, name)
+        """Whatever else the contract holds, of the shared spool. Raises SpoolError for what needs it to be open."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(self._shared, name)
+        return (
+            found if self._opened or not inspect.iscoroutinefunction(found) else getattr(self._through, name)
+        )
 
     @property
     def standing_by(self) -> bool:

@@ -14,7 +14,7 @@ from relay.clock import Clock
 from relay.errors import SpoolError, SpoolFull, SpoolUncertain
 from relay.spool import ids
 from relay.spool.contract import Filter
-from relay.spool.handover import UNCERTAIN, Handover, Shared, Stop, Taken
+from relay.spool.handover import UNCERTAIN, Adopted, Handover, Shared, Stop
 from relay.spool.local import Leaving, LocalSpool
 
 _PROBE = "forward:probe"
@@ -80,7 +80,7 @@ class Forwarder:
                 await self._rename(found[done])
         return done
 
-    async def _adopt(self, some: Sequence[Leaving]) -> Taken:
+    async def _adopt(self, some: Sequence[Leaving]) -> Adopted:
         """A batch; when it is refused though the database answers, its first message alone."""
         tries = 0
         while True:
@@ -95,7 +95,7 @@ class Forwarder:
                 tries += 1
                 if len(some) == 1 and tries >= _TRIES:
                     self._set_aside(some[0], error)
-                    return Taken(0, Stop.REFUSED)
+                    return Adopted(0, Stop.REFUSED)
                 some = some[:1]
             else:
                 for row in taken.stored:

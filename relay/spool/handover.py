@@ -51,7 +51,7 @@ class Stop(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Adopted:
     """What came of a batch."""
 
     done: int
@@ -75,7 +75,7 @@ class Shared(Spool, Protocol):
         """
         ...
 
-    async def adopt(self, given: Handover) -> Taken:
+    async def adopt(self, given: Handover) -> Adopted:
         """Store what is not there yet, in order, up to the first message that cannot be; durable when it returns.
 
         Raises SpoolError, after which the same may be given again.

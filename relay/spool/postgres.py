@@ -27,7 +27,7 @@ from relay.message import Body, BytesBody, Outcome
 from relay.settings import SpoolSettings
 from relay.spool import delivery, ids, upkeep
 from relay.spool.contract import Claim, Recovered, Settlement, SpoolStats
-from relay.spool.handover import Handover, Taken, in_pieces
+from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
 from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
@@ -221,10 +221,10 @@ class PostgresSpool(SqliteSpool):
             n += 1
         return True
 
-    async def adopt(self, given: Handover) -> Taken:
+    async def adopt(self, given: Handover) -> Adopted:
         """See `relay.spool.handover.Shared.adopt`."""
 
-        def change(connection: sqlite3.Connection) -> tuple[Taken, int]:
+        def change(connection: sqlite3.Connection) -> tuple[Adopted, int]:
             taken = adopt(connection, given)
             return taken, int(connection.execute("SELECT bytes FROM total").fetchone()[0])
 

@@ -1,7 +1,8 @@
 """Mail that other hosts accepted while this database was away: stored once, whatever was stored of it before.
 
-See `relay.spool.handover`. All of it happens in the writer's transaction, which follows all others: what is not there
-now will not come from a commit that is still under way.
+See `relay.spool.handover`. One such transaction at a time, over all hosts. What a commit that is still under way has
+stored cannot be seen yet, but the same id cannot be stored a second time: PostgreSQL waits for that commit, and then
+this one fails and is made again.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import json
 import sqlite3
 import time
 
-from relay.spool.handover import UNCERTAIN, Handover, Stop, Taken
+from relay.spool.handover import UNCERTAIN, Adopted, Handover, Stop
 from relay.spool.intake import NewRow
 from relay.spool.postgres_dialect import bound
-from relay.spool.postgres_rows import add_piece, insert_all
+from relay.spool.postgres_rows import LOCK_PIECES, add_piece, insert_all
 from relay.spool.records import add_event, as_json, pack_details
 
 NOTE = "forwarded:"
@@ -22,8 +23,9 @@ NOTE = "forwarded:"
 Mark = tuple[object, ...]
 
 
-def adopt(connection: sqlite3.Connection, given: Handover) -> Taken:
+def adopt(connection: sqlite3.Connection, given: Handover) -> Adopted:
     """See `relay.spool.handover.Shared.adopt`."""
+    connection.execute(LOCK_PIECES)
     noted = _noted(connection, given.giver)
     there = _marks(connection, [row.number for row in given.rows])
     fresh: list[NewRow] = []
@@ -44,7 +46,7 @@ def adopt(connection: sqlite3.Connection, given: Handover) -> Taken:
         _tell(connection, row, given)
     given_now = {row.number for row in given.rows[:done]}
     _note(connection, given.giver, (noted - given.gone) | given_now)
-    return Taken(done, stop, tuple(fresh))
+    return Adopted(done, stop, tuple(fresh))
 
 
 def put_piece(connection: sqlite3.Connection, number: int, n: int, data: bytes) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from relay.alert.causes import LaneFacts, causes, pool_line, pool_size
+from relay.alert.causes import LaneFacts, causes, local_causes, pool_line, pool_size
 from relay.spool.contract import LocalMail, SpoolStats
 from tests.alert.kit import GB, LANE, MB, NOW, ROOMY, a_hold
 
@@ -213,4 +212,4 @@ def test_a_database_that_stays_away_is_told(lasted: float | None, told: list[str
     """Not one that is restarted or fails over."""
     since = None if lasted is None else NOW - lasted
     local = LocalMail("sqlite:////l.db", 2, 2000, GB, NOW - 5, since, "the database cannot be used")
-    assert judge(spool=dataclasses.replace(ROOMY, local=local)) == told
+    assert [one.key for one in local_causes(local, NOW)] == told

@@ -51,23 +51,29 @@ async def test_a_local_disk_that_fails_is_not_ready(site, monkeypatch):
     assert "disk I/O error" in answer["reasons"][0]
 
 
-async def test_the_administrator_is_told_after_a_minute(site, monkeypatch):
-    """Although what was told cannot be written down: the database is what is away."""
+async def test_the_administrator_is_told_after_a_minute_and_once(site, monkeypatch):
+    """What was told is remembered on this host's disk: the database is what is away."""
     told = []
 
     async def tell(self, news):
         told.append((news.cause.key, news.cause.messages, news.over))
-        return []
+        return self.names
 
     monkeypatch.setattr("relay.alert.ways.Ways.tell", tell)
     await asyncio.to_thread(send, site)
-    await site.daemon.alarms.look()
+    alarms = site.daemon.alarms
+    await alarms.look_here()
     assert told == []
     monkeypatch.setattr("relay.alert.causes.LOCAL_BEGINS", 0.0)
-    await site.daemon.alarms.look()
-    await site.daemon.alarms.look()
-    await site.daemon.alarms._alarm.idle()
+    await alarms.look_here()
+    await alarms.look_here()
+    await alarms._here.idle()
     assert told == [("local-spool", 1, False)]
+    assert list(await site.daemon.spool.local.remembered("alert:alert:")) == ["alert:alert:local-spool"]
+    monkeypatch.setattr(site.daemon.spool.switch, "since", None)
+    await alarms.look_here()
+    await alarms._here.idle()
+    assert told[1:] == [("local-spool", 1, True)]
 
 
 async def test_the_queue_page_shows_what_waits_here(site):
