@@ -215,6 +215,7 @@ class Daemon:
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
+        self._spawn(self._watch_here())
         self._spawn(self._keep_credentials())
         self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
@@ -330,11 +331,19 @@ class Daemon:
 
     async def _watch_alarms(self) -> None:
         while True:
-            for look in (self.alarms.look_here, self.alarms.look):
-                try:
-                    await look()
-                except Exception as error:
-                    _say("alerts", error)
+            try:
+                await self.alarms.look()
+            except Exception as error:
+                _say("alerts", error)
+            await self.clock.sleep(PAUSE)
+
+    async def _watch_here(self) -> None:
+        """What concerns this host alone."""
+        while True:
+            try:
+                await self.alarms.look_here()
+            except Exception as error:
+                _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
     async def _watch_certificates(self) -> None:

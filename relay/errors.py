@@ -3,9 +3,9 @@
 RelayError
 ├── ConfigError          the configuration cannot be used; carries every fault (config room)
 ├── SpoolError           the spool could not do what was asked; try again later
+│   ├── SpoolUncertain   a commit's answer did not come: it may have taken place
 │   ├── SpoolFull        no space left, or ``spool.max_size`` reached: 452 4.3.1
 │   ├── SpoolBusy        another process owns the spool, or holds its lock too long
-│   ├── SpoolUncertain   a commit's answer did not come: it may have taken place
 │   └── SpoolVersion     the spool was written by a newer release
 ├── TokenError           no token, with the reason and the remedy (tokens room)
 └── ControlError         the running daemon could not be reached or refused
@@ -26,16 +26,16 @@ class SpoolError(RelayError):
     """The spool could not do what was asked; nothing was half done."""
 
 
+class SpoolUncertain(SpoolError):
+    """The only one that may have been done: a commit whose answer was lost, or did not come in time."""
+
+
 class SpoolFull(SpoolError):
     """No room: the disk, or ``spool.max_size``."""
 
 
 class SpoolBusy(SpoolError):
     """Somebody else holds the spool."""
-
-
-class SpoolUncertain(SpoolError):
-    """The only one that may have been done: a commit whose answer was lost, or did not come in time."""
 
 
 class SpoolVersion(SpoolError):
