@@ -18,7 +18,7 @@ from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
-from relay.spool.buffered import BufferedSpool
+from relay.spool.buffered import BufferedSpool, as_last_seen
 from relay.spool.contract import LaneSummary, Spool, lane_name
 
 PAUSE = 20.0
@@ -85,7 +85,7 @@ class Alarms:
     async def look(self) -> None:
         """One look. Raises SpoolError."""
         now = self._clock.now()
-        summaries = await self._spool.lanes()
+        summaries = await as_last_seen(self._spool).lanes()
         found = causes(
             holds=self._scheduler.holds.all(),
             lanes=[self._facts(one) for one in summaries],
@@ -103,7 +103,8 @@ class Alarms:
             self._reminders = await self._keeper.causes(now)
             await self._keeper.tell(self._reminders)
         except SpoolError:
-            raise
+            if self._local is None:
+                raise
         except Exception as error:
             events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)
         return self._reminders

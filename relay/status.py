@@ -227,7 +227,7 @@ async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
     from relay.keeper import known_ends
 
-    spool = build_spool(settings.spool)
+    spool = as_last_seen(build_spool(settings.spool))
     await spool.open(owner=False)
     try:
         health, choices = {}, choices_of(await spool.remembered(PREFIX))

@@ -26,8 +26,6 @@ from relay.spool.contract import (
     Changed,
     Draft,
     Filter,
-    Hold,
-    LaneSummary,
     LocalMail,
     MessageView,
     Part,
@@ -48,6 +46,8 @@ _NO_TRACES: Part[Trace] = Part([], None)
 
 _LOOK_EVERY = 1.0
 """Seconds between looks whether the shared spool answers."""
+_AWAY_PAUSE = 30.0
+"""Seconds until upkeep is asked for again while the shared spool is away."""
 _A_MOMENT = 0.005
 """Seconds in which the local disk stores what is just coming."""
 
@@ -67,12 +67,11 @@ class BufferedSpool:
         self._shared = shared
         self._opened = False
         self._forwarder = Forwarder(self.local, shared, clock, settings.history)
-        self._forwarding: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._wakes: list[Wake] = []
-        self.last_lanes: list[LaneSummary] = []
-        """As they were last seen."""
-        self.last_holds: list[Hold] = []
+        self.seen: dict[tuple[str, ...], Any] = {}
+        """What was last answered to those who only look: see `as_last_seen`."""
         self._stats = SpoolStats(shown, 0, 0, 0)
 
     def __getattr__(self, name: str) -> Any:
@@ -111,7 +110,7 @@ class BufferedSpool:
             raise
         self.switch.ready = self._opened
         if owner:
-            self._forwarding = asyncio.ensure_future(self._keep_forwarding())
+            self._tasks = [asyncio.ensure_future(one) for one in (self._keep_forwarding(), self._keep_tidy())]
 
     async def _open_shared(self, *, owner: bool = True) -> None:
         try:
@@ -138,10 +137,10 @@ class BufferedSpool:
             await self._open_shared()
 
     async def close(self) -> None:
-        if self._forwarding is not None:
-            forwarding, self._forwarding = self._forwarding, None
-            forwarding.cancel()
-            await asyncio.gather(forwarding, return_exceptions=True)
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.local.close()
         await self._shared.close()
 
@@ -233,14 +232,6 @@ class BufferedSpool:
 
     # showing
 
-    async def lanes(self) -> list[LaneSummary]:
-        self.last_lanes = await self._through.lanes()
-        return self.last_lanes
-
-    async def holds(self) -> list[Hold]:
-        self.last_holds = await self._through.holds()
-        return self.last_holds
-
     async def stats(self) -> SpoolStats:
         """Of the shared spool (as last seen while it is away), with what waits here."""
         with contextlib.suppress(SpoolError):
@@ -302,7 +293,7 @@ class BufferedSpool:
 
     async def _whose(self, message_id: str) -> Shared | LocalSpool:
         """Only looks here while mail may wait here: delivery asks for each message's content."""
-        maybe_here = self.switch.since is not None or self._forwarding is None
+        maybe_here = self.switch.since is not None or not self._tasks
         return self.local if maybe_here and await self.local.has(message_id) else self._through
 
     async def operate(self, verb: str, wanted: Filter, now: float) -> Changed:
@@ -330,11 +321,22 @@ class BufferedSpool:
 
     # upkeep
 
+    async def _keep_tidy(self) -> None:
+        """The local spool is this relay's own, whoever looks after the shared one."""
+        while True:
+            try:
+                pause = await self.local.tend(self.local.now())
+            except SpoolError as error:
+                events.trouble(where="spool.local", what=str(error), remedy=error.remedy)
+                pause = 30.0
+            await asyncio.sleep(pause)
+
     async def tend(self, now: float) -> float:
-        pause = await self.local.tend(now)
-        if self.trouble is None:
-            return min(pause, await self._through.tend(now))
-        return pause
+        return _AWAY_PAUSE if self.trouble is not None else await self._through.tend(now)
+
+
+_NOTHING: dict[str, Callable[[], Any]] = {"lanes": list, "holds": list, "remembered": dict}
+"""What those who only look may ask while the shared spool is away -> what they hear when it was never asked before."""
 
 
 def as_last_seen(spool: Spool) -> Spool:
@@ -352,14 +354,14 @@ class _LastSeen:
         self._spool = spool
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._spool, name)
+        if name not in _NOTHING:
+            return getattr(self._spool, name)
 
-    async def lanes(self) -> list[LaneSummary]:
-        with contextlib.suppress(SpoolError):
-            return await self._spool.lanes()
-        return self._spool.last_lanes
+        async def ask(*which: str) -> Any:
+            try:
+                self._spool.seen[name, *which] = await getattr(self._spool, name)(*which)
+            except SpoolError:
+                return self._spool.seen.get((name, *which), _NOTHING[name]())
+            return self._spool.seen[name, *which]
 
-    async def holds(self) -> list[Hold]:
-        with contextlib.suppress(SpoolError):
-            return await self._spool.holds()
-        return self._spool.last_holds
+        return ask

@@ -114,8 +114,7 @@ async def all_forwarded(spool: BufferedSpool) -> None:
 
 def no_forwarding(spool: BufferedSpool) -> None:
     """The test itself takes the steps."""
-    assert spool._forwarding is not None
-    spool._forwarding.cancel()
+    spool._tasks[0].cancel()
 
 
 async def numbers(spool: BufferedSpool) -> list[str]:
@@ -675,7 +674,7 @@ async def test_delivery_goes_on_as_the_shared_spool_says(make):
     spool = await make()
     await accept(spool)
     claim = await claim_one(spool, make.clock.now())
-    await spool.lanes()
+    await as_last_seen(spool).lanes()
     make.stop()
     with pytest.raises(SpoolError, match="cannot be used"):
         await spool.settle(Settlement(claim.id, every(claim, SENT)), make.clock.now())
