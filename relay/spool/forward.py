@@ -47,7 +47,7 @@ class Forwarder:
 
     async def step(self) -> int:
         """Forward the next batch; how many messages left. Raises SpoolError, and what was not done is done next time."""
-        found = await self._local.take(self.aside)
+        found = await self._local.next_batch(self.aside)
         done = await self._give(found)
         if done:
             given = found[:done]

@@ -160,7 +160,7 @@ class LocalSpool(SqliteSpool):
             )
         )
 
-    async def take(self, aside: Collection[int] = ()) -> list[Leaving]:
+    async def next_batch(self, aside: Collection[int] = ()) -> list[Leaving]:
         """The next messages, in the order of their 250; they stay until `remove`."""
         found = await self._read(lambda c: _next_rows(c, sorted(aside)))
         for one in found:
