@@ -142,7 +142,8 @@ class BufferedSpool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.local.close()
-        await self._shared.close()
+        if self._opened:
+            await self._shared.close()
 
     def subscribe(self, wake: Wake) -> None:
         if wake not in self._wakes:  # a start that is tried again subscribes again

@@ -45,6 +45,9 @@ class Maker:
         spool = self.closed(**settings)
         await spool.open()
         self.opened.append(spool)
+        if not self.away and not spool.reached:  # a server on a busy machine, which was slow to answer
+            await asyncio.wait_for(spool.reach(), 30)
+            await spool.recover()
         return spool
 
     def closed(self, **settings: object) -> BufferedSpool:
