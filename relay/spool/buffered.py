@@ -91,7 +91,8 @@ class BufferedSpool:
     @property
     def _through(self) -> Shared:
         if not self._opened:
-            raise self.trouble or SpoolError("the spool is closed")
+            error = self.trouble or SpoolError("the spool is closed")
+            raise error.with_traceback(None)  # raised again and again, it would gather all of them
         return self._shared
 
     # opening and closing
