@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
@@ -29,6 +29,7 @@ from relay.pages import Pages
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.tokens.entra import EntraTokens
@@ -197,26 +198,59 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        recovered = await self.spool.recover()
-        for message_id in recovered.uncertain:
-            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
+        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        if not away:
+            await self._recover()
+            await self.courier.recall()
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self._reroute(await self._stray())
-        await self.scheduler.start()
-        await self.scheduler.drop_unused(self.router.uses)
+        if away:
+            self._spawn(self._take_up_later())
+        else:
+            await self._sort_out()
+            await self.scheduler.start()
+            await self._drop_unused()
         self.started = self.clock.now()
         self._up.set()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
         self._spawn(self._watch_alarms())
+        self._spawn(self._watch_here())
         self._spawn(self._keep_credentials())
         self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
+
+    async def _recover(self) -> None:
+        """What a stopped or killed relay had under way."""
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+
+    async def _sort_out(self) -> None:
+        await self._reroute(await self._stray())
+
+    async def _drop_unused(self) -> None:
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _take_up_later(self) -> None:
+        """The rest of a start whose database was away: mail is accepted into the local spool until it is there.
+
+        It may go away again: each step is tried until it is done, and done once.
+        """
+        assert isinstance(self.spool, BufferedSpool)
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+        ]  # fmt: skip
+        while steps:
+            try:
+                await steps[0]()
+                del steps[0]
+            except Exception as error:
+                _say("start", error)
+                await self.clock.sleep(2.0)
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -322,6 +356,15 @@ class Daemon:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)
 
+    async def _watch_here(self) -> None:
+        """What concerns this host alone."""
+        while True:
+            try:
+                await self.alarms.look_here()
+            except Exception as error:
+                _say("alerts", error)
+            await self.clock.sleep(PAUSE)
+
     async def _watch_certificates(self) -> None:
         """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
         while True:
@@ -382,10 +425,13 @@ class Daemon:
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
-        if settings.spool.url != self.settings.spool.url:
-            events.advice(
-                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
-            )
+        for key in ("url", "local"):
+            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
+                events.advice(
+                    where="reload",
+                    what=f"spool.{key} changed",
+                    remedy="Restart relay to use the other spool.",
+                )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
         await self._listen(settings)
