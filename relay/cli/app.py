@@ -7,9 +7,7 @@ standard error, data to standard output.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -108,28 +106,4 @@ def _add(app: typer.Typer, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        build_app(words[0] if words else None)(args=words, prog_name="relay")
-    except SystemExit as end:
-        if isinstance(end.code, int) and _at_work():
-            _leave(end.code)
-        raise
-
-
-def _at_work() -> bool:
-    """Whether a thread still waits for Entra ID or Graph, or a library for it is being loaded there."""
-    return any(
-        one.daemon and one.name.startswith("relay-") and one.name != "relay-log"
-        for one in threading.enumerate()
-    )
-
-
-def _leave(status: int) -> None:
-    """End at once; what was promised is done and written.
-
-    Such a thread would be torn out of the middle of a library when the interpreter takes itself down, which can crash
-    the process after everything went well: the service would count as failed.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    build_app(words[0] if words else None)(args=words, prog_name="relay")
