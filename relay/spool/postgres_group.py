@@ -93,6 +93,7 @@ class GroupSpool(SqliteSpool):
         self._watch.start()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), _UP)
+        self._keep_time()  # before anything is compared with what other hosts have written down
         self._ids = self._new_ids(self._ids.last)
         await self._bury_predecessors()
         self._tell("replicas")

@@ -30,12 +30,18 @@ _LOOK = 1.0
 """Seconds between signs of life."""
 _STUCK = 10.0
 """Seconds after which a process whose event loop does not answer gives no more signs of life."""
-_QUICK = 0.5
-"""Seconds; an answer that took longer says little about the server's clock."""
 _OFF = 1.0
 """Seconds by which this host's clock may differ from the server's before it is worth a word."""
 _BEAT = "UPDATE replica SET seen = extract(epoch FROM clock_timestamp()) WHERE fence = %s RETURNING seen::double precision"
 _OTHERS = f"SELECT r.fence, r.name, r.seen, {IS_PRESENT} FROM replica r WHERE r.fence <> %s"
+
+_END_UNFINISHED = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user"
+    " AND application_name LIKE 'relay %' AND xact_start IS NOT NULL AND wait_event = 'ClientRead'"
+    " AND query_start < clock_timestamp() - interval '5 s'"
+)
+"""A relay that stands still between two statements of a change keeps what it has locked. The server ends such a session
+by itself (idle_in_transaction_session_timeout), but not in a pipeline: it counts from the end of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +217,12 @@ class Watch:
         if row is None:
             self._say(News("lost", str(fence)))
             return
-        if took < _QUICK:
-            self._compare(float(row[0]) - before - took / 2)
+        self._compare(float(row[0]) - before - took / 2, took / 2)
         missing, changed = self._peers.look(
             connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()
         )
         self.company = self._peers.count > 0
+        connection.execute(_END_UNFINISHED)
         if changed:
             self._say(News("replicas"))
         for one in missing:
@@ -226,8 +232,8 @@ class Watch:
         """In the event loop: it runs."""
         self._answered = time.monotonic()
 
-    def _compare(self, offset: float) -> None:
-        """Small differences are the network's; the group's clock does not follow them."""
-        if abs(offset - self.offset) > 0.02:
+    def _compare(self, offset: float, error: float) -> None:
+        """Differences within what the answer's way may explain are the network's; the group's clock does not follow them."""
+        if abs(offset - self.offset) > error + 0.02:
             self.offset = offset
-        self.off = abs(offset) > _OFF
+        self.off = abs(self.offset) > _OFF

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import sys
 import threading
@@ -149,17 +150,21 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(make, monkeypatch, too
     assert len(await eventually(lambda: spool.find(Filter()))) == took_place
 
 
-async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make):
-    """As a relay that is stopped (SIGSTOP) between two statements would: the server ends its session."""
+@pytest.mark.parametrize("mode", ["step by step", "pipeline"])
+async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make, mode):
+    """As a relay that is stopped (SIGSTOP) between two statements would: its session is ended."""
     spool = await make()
     await accept(spool)
-    frozen = connect(make.url, "frozen")
-    frozen.execute("BEGIN")
-    frozen.execute("SELECT 1 FROM source FOR UPDATE")
+    frozen = connect(make.url, "relay frozen")
     try:
-        async with asyncio.timeout(20):
-            await accept(spool)
-        with pytest.raises(psycopg.Error):
+        with (
+            pytest.raises(psycopg.Error),
+            frozen.pipeline() if mode == "pipeline" else contextlib.nullcontext(),
+        ):
+            frozen.execute("BEGIN")
+            assert frozen.execute("SELECT 1 FROM source FOR UPDATE").fetchone()
+            async with asyncio.timeout(9):
+                await accept(spool)
             frozen.execute("COMMIT")
     finally:
         frozen.close()
