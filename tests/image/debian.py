@@ -65,7 +65,7 @@ class System:
         (self.path / "usr" / "bin" / "systemctl").write_text(_SYSTEMCTL)
         (self.path / "usr" / "bin" / "systemctl").chmod(0o755)
 
-    def run(self, script: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, script: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Commands there, as root, to their end."""
         return subprocess.run(
             [*ALONE, "nice", "bash", "-euc", _ENTER],
