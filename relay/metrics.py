@@ -293,6 +293,9 @@ def _lanes(lanes: Sequence[Mapping[str, Any]], now: float) -> list[GaugeMetricFa
     return [
         _gauge("relay_lane_state", "1 for the state that the mailbox's lane is in.", states, *labels, "state"),
         *(_gauge(n, text, [(key, one[of]) for key, one in named], *labels) for n, (text, of) in figures.items()),
+        _gauge("relay_lane_last_login_timestamp_seconds",
+               "When Exchange last let the mailbox in, in seconds since 1970; none: not since the start.",
+               [(key, _seconds((one["last_login"] or {}).get("time"))) for key, one in named], *labels),
         _gauge("relay_lane_oldest_age_seconds", "Age of the oldest message of the mailbox that waits; 0: none does.",
                [(key, _age(one["oldest"], now)) for key, one in named], *labels),
         _gauge("relay_lanes_not_shown", "Mailboxes beyond those that are shown one by one.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
+from relay.schedule.lane import Login
 from relay.schedule.telling import iso
 from relay.settings import Settings, Upstream
 from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
@@ -35,14 +36,23 @@ class LaneHealth:
     sent_last_minute: int = 0
     limit_per_minute: int = 0
     connections: int = 0
+    last_login: Login | None = None
 
 
 def held_health(
-    hold: Hold, *, transport: str = "", sent: int = 0, limit: int = 0, connections: int = 0
-) -> LaneHealth:
+    hold: Hold, *, transport: str = "", sent: int = 0, limit: int = 0, connections: int = 0,
+    last_login: Login | None = None,
+) -> LaneHealth:  # fmt: skip
     """The health of something held; the server's own words follow the reason."""
     reason = f"{hold.reason} (the server said: {hold.evidence})" if hold.evidence else hold.reason
-    return LaneHealth(transport, "held", reason, hold.remedy, hold.since, sent, limit, connections)
+    return LaneHealth(
+        transport, "held", reason, hold.remedy, hold.since, sent, limit, connections, last_login
+    )
+
+
+def login_row(login: Login | None) -> dict[str, Any] | None:
+    """A mailbox's last login; None when there was none since the start."""
+    return {"time": iso(login.at), "transport": login.transport} if login is not None else None
 
 
 def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict[str, Any]:
@@ -63,6 +73,7 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
         "limit_per_minute": health.limit_per_minute,
         "time_to_drain": _drain(backlog, health),
         "connections": health.connections,
+        "last_login": login_row(health.last_login),
     }
 
 

@@ -89,7 +89,7 @@ class Carrier:
             return None
         finally:
             lane.opening.pop(task, None)
-        lane.transport = connection.transport
+        lane.logged_in(connection.transport, self._scheduler.clock.now())
         try:
             await self._scheduler.verdicts.opened(lane)
         except BaseException:

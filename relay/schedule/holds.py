@@ -57,7 +57,9 @@ class Holds:
         now = self._scheduler.clock.now()
         if probe_now:
             found = [dataclasses.replace(hold, probes=0, next_probe=now) for hold in found]
-        self._known = {(hold.scope, hold.key): hold for hold in found}
+        before, self._known = self._known, {(hold.scope, hold.key): hold for hold in found}
+        for hold in [one for key, one in before.items() if key not in self._known]:
+            _tell_over(hold, "an operator ended it")
         for upstream in self._scheduler.upstreams.values():
             upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
         for lane in self._scheduler.lanes.values():
@@ -223,8 +225,7 @@ class Holds:
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
             lane.wake.set()
-        name = hold.key.split("|")[0]
-        events.released(lane=name, scope=hold.scope, why=why, code=hold.code)
+        _tell_over(hold, why)
         await self._write(lambda: self._end(hold), lambda: (hold.scope, hold.key) not in self._known)
 
     async def _end(self, hold: Hold) -> None:
@@ -334,3 +335,7 @@ class Holds:
             lane.may_have_work = True
         elif not await self._scheduler.spool.keeps(hold.key):
             await self._over(hold, _NO_MAIL)
+
+
+def _tell_over(hold: Hold, why: str) -> None:
+    events.released(lane=hold.key.split("|")[0], scope=hold.scope, why=why, code=hold.code)

@@ -32,6 +32,16 @@ _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The last time that the lane's mailbox could be logged in to."""
+
+    at: float
+    """Wall seconds."""
+    transport: str
+    """``smtp``: XOAUTH2 was accepted. ``graph``: a token is held; Graph has no login of its own."""
+
+
 @dataclass(slots=True)
 class UpstreamState:
     """What the lanes of one upstream share."""
@@ -100,6 +110,8 @@ class Lane:
         """Why it rests, while it does."""
         self.trouble_since = 0.0
         self.transport = ""
+        self.last_login: Login | None = None
+        """None: there was none in this process; perhaps no mail needed one."""
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: Counter[tuple[str, str]] = Counter()
@@ -301,6 +313,11 @@ class Lane:
             self.trouble_since = now
         self.trouble = trouble.outcome
         return self.resting_until
+
+    def logged_in(self, transport: str, now: float) -> None:
+        """Exchange let a connection of this mailbox in."""
+        self.transport = transport
+        self.last_login = Login(now, transport)
 
     def well(self) -> None:
         """A connection was made."""

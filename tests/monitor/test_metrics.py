@@ -27,7 +27,8 @@ def lane(number: int, **changes: object) -> dict[str, object]:
     """One lane of a report."""
     return {
         "upstream": "U", "mailbox": f"m{number}@contoso.com", "state": "open", "backlog": 0, "oldest": None,
-        "sent_last_minute": 0, "limit_per_minute": 30, "connections": 0, **changes,
+        "sent_last_minute": 0, "limit_per_minute": 30, "connections": 0,
+        "last_login": None, **changes,
     }  # fmt: skip
 
 
