@@ -67,8 +67,12 @@ class Alarms:
         """After a reload."""
         self._alarm.update(self._ways())
 
-    async def look(self) -> None:
-        """One look. Raises SpoolError."""
+    def start_anew(self) -> None:
+        """Another replica has told so far: what it told is in the spool."""
+        self._alarm = Alarm(Watch(_Memory(self._spool)), self._ways())
+
+    async def look(self, *, tells: bool = True) -> None:
+        """One look. ``tells``: whether this replica is the one that tells. Raises SpoolError."""
         now = self._clock.now()
         summaries = await self._spool.lanes()
         found = causes(
@@ -80,6 +84,8 @@ class Alarms:
             known=await self._alarm.known(),
         )
         self._log(found)
+        if not tells:
+            return
         await self._alarm.look([*found, *await self._remind(now)], now)
 
     async def _remind(self, now: float) -> list[Cause]:

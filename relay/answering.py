@@ -173,8 +173,12 @@ class Answering:
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
-        now = self._daemon.clock.now()
-        return {name: self._health_of(lane, now) for name, lane in self._daemon.scheduler.lanes.items()}
+        now, scheduler = self._daemon.clock.now(), self._daemon.scheduler
+        return {
+            name: self._health_of(lane, now)
+            for name, lane in scheduler.lanes.items()
+            if scheduler.works(name) or not self._daemon.spool.shared
+        }
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
         upstream = lane.upstream.name
@@ -203,8 +207,7 @@ class Answering:
             remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
             return "slowed", reason, remedy, opening
         if lane.limiter.slowed:
-            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
-            return "slowed", reason, "", None
+            return "slowed", status.SLOWED, "", None
         if lane.limiter.day_is_full(now):
             reason = "the mailbox has reached its limit of recipients in 24 hours"
             remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."

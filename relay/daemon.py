@@ -15,11 +15,10 @@ from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import PAUSE, Alarms
 from relay.answering import Answering
-from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.courier import RelayCourier
-from relay.errors import RelayError
+from relay.errors import RelayError, SpoolLost
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
@@ -39,6 +38,12 @@ DRAIN = 25.0
 
 LOOK_AT_CERTIFICATES = 30.0
 """Seconds between two looks at the files of TLS certificates."""
+
+OFF_DUTY = 10.0
+"""Seconds between looks whether another replica has left upkeep to this one."""
+
+SUMMARIES = 5.0
+"""Seconds between looks for summaries of notices that are owed."""
 
 Load = Callable[[], Settings]
 
@@ -90,17 +95,17 @@ async def _run(settings: Settings, load: Load, take_stop: Callable[[Callable[[],
         await daemon.stop(0.0)
         return 1
     _calm_collector()
-    await _told_to_stop(daemon, stop)
+    await stop.wait()
     supervisor.notify("STOPPING=1", "STATUS=finishing what is in flight")
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
     watched.cancel()
     events.notice(what="stopped")
-    return 1 if daemon.spool.standing_by else 0
+    return 0
 
 
 async def _started(daemon: Daemon, stop: asyncio.Event) -> bool:
-    """Start; False when it was told to stop while it stood by for another relay's place at the spool."""
+    """Start; False when it was told to stop while it stood by for a relay of an older release."""
     starting, stopping = asyncio.ensure_future(daemon.start()), asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if daemon.spool.standing_by and not starting.done():
@@ -110,13 +115,6 @@ async def _started(daemon: Daemon, stop: asyncio.Event) -> bool:
     stopping.cancel()
     await starting
     return True
-
-
-async def _told_to_stop(daemon: Daemon, stop: asyncio.Event) -> None:
-    """By a signal; or another relay has taken the spool over, and the service starts this one again, to stand by."""
-    while not stop.is_set() and not daemon.spool.standing_by:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1.0)
 
 
 def _calm_collector() -> None:
@@ -161,11 +159,11 @@ class Daemon:
         self.settings = settings
         self._inherited = inherited or supervisor.Inherited()
         self._load = load
-        self.clock = SystemClock()
         self.hostname = our_name()
         self.own = OwnMail(settings, self.hostname)
         self.router = LiveRouter(settings, self.own)
         self.spool = build_spool(settings)
+        self.clock = self.spool.clock
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
             settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
@@ -186,6 +184,8 @@ class Daemon:
         self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
         self._up = asyncio.Event()
+        self._duty = not self.spool.shared
+        """Whether this replica does what only one of them may do at a time."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -276,10 +276,20 @@ class Daemon:
             answers=self.scheduler.answers,
         )
 
+    async def _on_duty(self) -> bool:
+        """Whether upkeep, notices about time and alarms are this replica's; whoever takes over knows what was done."""
+        had, self._duty = self._duty, await self.spool.on_duty("upkeep")
+        if self._duty and not had:
+            await self.scheduler.desk.load()
+            self.alarms.start_anew()
+        return self._duty
+
     async def _tend(self) -> None:
         while True:
             try:
-                pause = await self.spool.tend(self.clock.now())
+                pause = await self.spool.tend(self.clock.now()) if await self._on_duty() else OFF_DUTY
+            except SpoolLost:  # the group says so, and what becomes of it
+                pause = OFF_DUTY
             except Exception as error:
                 _say("upkeep", error)
                 pause = 30.0
@@ -287,18 +297,27 @@ class Daemon:
 
     async def _watch_overdue(self) -> None:
         """Delays, mail that is given up, summaries of notices."""
+        summaries = 0.0
         while True:
             await self.clock.sleep(self.scheduler.overdue.pause())
             try:
+                if not await self._on_duty():
+                    continue
                 await self.scheduler.overdue.look()
-                await self.scheduler.desk.tend()
+                if self.clock.monotonic() >= summaries:
+                    await self.scheduler.desk.tend()
+                    summaries = self.clock.monotonic() + SUMMARIES
+            except SpoolLost:
+                continue
             except Exception as error:
                 _say("notices", error)
 
     async def _watch_alarms(self) -> None:
         while True:
             try:
-                await self.alarms.look()
+                await self.alarms.look(tells=await self._on_duty())
+            except SpoolLost:
+                pass
             except Exception as error:
                 _say("alerts", error)
             await self.clock.sleep(PAUSE)

@@ -5,6 +5,7 @@ RelayError
 ├── SpoolError           the spool could not do what was asked; try again later
 │   ├── SpoolFull        no space left, or ``spool.max_size`` reached: 452 4.3.1
 │   ├── SpoolBusy        another process owns the spool, or holds its lock too long
+│   ├── SpoolLost        another replica has what this one had in hand: nothing was written
 │   └── SpoolVersion     the spool was written by a newer release
 ├── TokenError           no token, with the reason and the remedy (tokens room)
 └── ControlError         the running daemon could not be reached or refused
@@ -31,6 +32,10 @@ class SpoolFull(SpoolError):
 
 class SpoolBusy(SpoolError):
     """Somebody else holds the spool."""
+
+
+class SpoolLost(SpoolError):
+    """Another replica has taken over what this one had in hand: nothing was written, and trying again is no use."""
 
 
 class SpoolVersion(SpoolError):

@@ -96,6 +96,8 @@ class Lane:
         """By id, the messages that a connection has in its hands."""
         self.connected = 0
         """Connections past their handshake."""
+        self.leaving = False
+        """It is given to another replica: nothing more is claimed, connections end after their message."""
         self.may_have_work = True
         self.backlog = 0
         """Messages that wait in the spool, when the last look was asked for more than it took."""
@@ -275,6 +277,12 @@ class Lane:
     def ahead(self) -> int:
         """Messages worth claiming before their turn: one for each connection, or a fifth of a second's work."""
         return max(1, self.connected, min(2 * self.batch_size, round(self.pace.now() * _AHEAD)))
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do here, now or at a time that is known."""
+        apart = self.held_senders or self.held_messages or self.the_hold() is not None
+        return not (self.busy or self.may_have_work or self.next_due is not None or apart)
 
     @property
     def busy(self) -> bool:

@@ -22,6 +22,11 @@ class Ids:
         self._node = node << 12
         self._last = last
 
+    @property
+    def last(self) -> int:
+        """The greatest number so far."""
+        return self._last
+
     def next(self, now: float) -> int:
         """A new number for ``now`` (seconds since 1970), greater than every earlier one."""
         number = (max(0, int(now * 1000) - _EPOCH_MS) << 22) | self._node
