@@ -19,7 +19,7 @@ from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
 from relay.spool.buffered import BufferedSpool, as_last_seen
-from relay.spool.contract import LaneSummary, Spool, lane_name
+from relay.spool.contract import LaneSummary, Spool, lane_name, lane_parts
 
 PAUSE = 20.0
 """Seconds between two looks: a hold is told within the minute."""
@@ -137,13 +137,14 @@ class Alarms:
 
     def _facts(self, summary: LaneSummary) -> LaneFacts:
         lane = self._scheduler.lanes.get(summary.lane)
+        mine = lane if self._scheduler.works(summary.lane) else None
         rule = _rule_of(self._own.settings, summary.lane)
         return LaneFacts(
             lane=summary.lane,
             backlog=summary.queued + summary.active,
-            limit_per_minute=lane.limiter.limit if lane else 0,
+            limit_per_minute=mine.limiter.limit if mine else _limit(self._own.settings, summary.lane),
             held=lane is not None and lane.the_hold() is not None,
-            day_used=lane.limiter.day_used(self._clock.now()) if lane else 0.0,
+            day_used=mine.limiter.day_used(self._clock.now()) if mine else 0.0,
             match=str(getattr(rule.match, "pattern", rule.match)) if rule else "",
             pool=rule.login if rule and len(rule.login) > 1 else (),
         )
@@ -171,6 +172,12 @@ class Alarms:
         except SpoolError:  # a full spool cannot carry its own alarm; the other ways can
             return False
         return True
+
+
+def _limit(settings: Settings, lane: str) -> int:
+    """Messages a minute by the configuration, of a lane that another replica works."""
+    upstream = lane_parts(lane)[0]
+    return next((one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream), 0)
 
 
 def _rule_of(settings: Settings, lane: str) -> SenderRule | None:
