@@ -59,7 +59,7 @@ dist: setup
 	$(BIN)/python tests/packaging/build.py dist
 
 test-group: setup tools
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/group $(wildcard tests/group/long_*.py)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(wildcard tests/group/test_*.py tests/group/long_*.py)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it
