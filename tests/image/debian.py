@@ -38,7 +38,8 @@ install -o $user -g $group -m 0400 $secret /run/credentials/relay.service/client
 touch /root/relay.log
 export CREDENTIALS_DIRECTORY=/run/credentials/relay.service
 port=+net_bind_service  # AmbientCapabilities=
-setpriv --reuid $user --regid $group --clear-groups --inh-caps $port --ambient-caps $port $(sed -n 's/^ExecStart=//p' $unit) </dev/null >>/root/relay.log 2>&1 &
+start=$(sed -n 's/^ExecStart=//p' $unit)
+setpriv --reuid $user --regid $group --clear-groups --inh-caps $port --ambient-caps $port $start >>/root/relay.log 2>&1 &
 for _ in $(seq 300); do grep -q '"what": "started"' /root/relay.log && exit; sleep 0.1; done
 cat /root/relay.log >&2
 exit 1
