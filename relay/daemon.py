@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
 
 from relay import events, logs, supervisor
-from relay.accept.auth import Guessing
+from relay.accept.auth import Authenticator, Guessing, Judge
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import PAUSE, Alarms
@@ -32,7 +33,10 @@ from relay.schedule.loop import Scheduler
 from relay.settings import Settings
 from relay.spool.contract import Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
+from relay.spool.sqlite import SqliteSpool
 from relay.tokens.entra import EntraTokens
+from relay.workers.acceptance import Acceptance
+from relay.workers.deputy import Desk
 
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
@@ -185,6 +189,8 @@ class Daemon:
         self.memory = Memory()
         self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
+        self._logins = Judge(Authenticator(()), self._guessing, self.clock)
+        self.acceptance = self._acceptance()
         self._up = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -207,6 +213,8 @@ class Daemon:
         await self.scheduler.start()
         await self.scheduler.drop_unused(self.router.uses)
         self.started = self.clock.now()
+        if self.acceptance is not None:
+            self.acceptance.start()
         self._up.set()
         self._spawn(self._tend())
         self._spawn(self._watch_overdue())
@@ -226,6 +234,7 @@ class Daemon:
             self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
+            *([self.acceptance.stop(seconds)] if self.acceptance is not None else []),
             self.alarms.stop(min(seconds, 5.0)),
         )
         await self.courier.close()
@@ -266,15 +275,25 @@ class Daemon:
             )  # fmt: skip
 
     def _intake(self, settings: Settings) -> Intake:
+        authenticator = Authenticator(settings.clients)
+        self._logins = Judge(authenticator, self._guessing, self.clock)
         return Intake(
             spool=self.spool,
             router=self.router,
             settings=settings,
             clock=self.clock,
             hostname=self.hostname,
-            guessing=self._guessing,
+            authenticator=authenticator,
+            logins=self._logins,
             answers=self.scheduler.answers,
         )
+
+    def _acceptance(self) -> Acceptance | None:
+        """Helper processes that accept mail; None where the spool takes mail from this process alone."""
+        if not isinstance(self.spool, SqliteSpool) or not hasattr(os, "sched_getaffinity"):
+            return None
+        desk = Desk(self.spool, lambda: self._logins, self.router.member)
+        return Acceptance(desk, self.listeners, self.hostname, self.settings)
 
     async def _tend(self) -> None:
         while True:
@@ -308,8 +327,9 @@ class Daemon:
         while True:
             await self.clock.sleep(LOOK_AT_CERTIFICATES)
             try:
-                for one in tuple(self.listeners.values()):
-                    one.renew()
+                renewed = [one.renew() for one in tuple(self.listeners.values())]
+                if self.acceptance is not None and any(renewed):
+                    await self.acceptance.renew()
                 self.pages.renew()
             except Exception as error:
                 _say("certificates", error)
@@ -379,6 +399,8 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        if self.acceptance is not None:
+            await self.acceptance.update(settings)
         self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
