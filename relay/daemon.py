@@ -405,6 +405,8 @@ class Daemon:
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
+            if self.acceptance is not None:
+                self.acceptance.dismiss(bind, DRAIN)
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
         await self.scheduler.drop_unused(self.router.uses)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
 _AHEAD = 4
-"""Attempts of a hurried lane written down before their turn on a connection: a fsync takes about as long as so many."""
+"""Attempts of a hurried lane written down before their turn, for each connection: a fsync takes about as long as so many.
+Connections that have nothing to carry (mail of one source keeps to one) lend theirs to the others."""
 _LAST_WAIT = 5.0
 """Seconds that a stop waits for a spool that takes no outcome."""
 _SPOOL_AGAIN = (1.0, 2.0, 5.0, 10.0)
@@ -128,21 +129,25 @@ class Carrier:
 
     def _take(self) -> Leave | None:
         if self._ahead:
+            self._lane.begun_ahead -= 1
             return self._ahead.popleft()
         claim = self._lane.take()
         return None if claim is None else Leave(self._scheduler, self._lane, claim)
 
     def _look_ahead(self, room: int, current: Claim) -> None:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
-        ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
-        while ready and len(self._ahead) < min(_AHEAD, room, share):
+        lane, ready = self._lane, self._lane.ready
+        together = _AHEAD * lane.connected
+        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying), room)
+        while ready and len(self._ahead) < share and lane.begun_ahead < together:
             if any(claim.direct for _, claim in islice(ready, WINDOW)):
                 return  # its client may leave, or lose patience, until a connection really has it
-            claim = self._lane.take([current, *(leave.claim for leave in self._ahead)])
+            claim = lane.take([current, *(leave.claim for leave in self._ahead)])
             if claim is None:
                 return
-            leave = Leave(self._scheduler, self._lane, claim)
+            leave = Leave(self._scheduler, lane, claim)
             leave.write_down()
+            lane.begun_ahead += 1
             self._ahead.append(leave)
 
     async def _give_back(self) -> None:
@@ -150,6 +155,7 @@ class Carrier:
         ahead, self._ahead = list(self._ahead), deque()
         if not ahead:
             return
+        self._lane.begun_ahead -= len(ahead)
         for leave in ahead:
             await leave.written()
             leave.end()

@@ -86,6 +86,8 @@ class Lane:
         """By id, the messages that a connection has in its hands."""
         self.connected = 0
         """Connections past their handshake."""
+        self.begun_ahead = 0
+        """Attempts written down whose turn on a connection is still to come."""
         self.may_have_work = True
         self.backlog = 0
         """Messages that wait in the spool, when the last look was asked for more than it took."""
@@ -164,9 +166,14 @@ class Lane:
 
     def finished(self, claim: Claim) -> None:
         """A taken message is settled (or on its way to be): what waited behind it may go."""
-        self._under_way -= Counter(_pairs(claim))
+        freed = False
+        for pair in _pairs(claim):
+            self._under_way[pair] -= 1
+            if self._under_way[pair] <= 0:
+                del self._under_way[pair]
+                freed = True
         self.pace.one()
-        if self.ready:
+        if self.ready and freed:  # else all of it still waits for earlier mail of the same source
             self._call(1)
 
     async def wait_for_mail(self, seconds: float) -> None:
@@ -263,6 +270,11 @@ class Lane:
     def ahead(self) -> int:
         """Messages worth claiming before their turn: one for each connection, or a fifth of a second's work."""
         return max(1, self.connected, min(2 * self.batch_size, round(self.pace.now() * _AHEAD)))
+
+    @property
+    def carrying(self) -> int:
+        """Connections that do not wait for mail; at least one, the one that asks."""
+        return max(1, self.connected - sum(not one.done() for one in self._waiting))
 
     @property
     def busy(self) -> bool:

@@ -180,7 +180,9 @@ class SqliteSpool:
     async def abandon(self, node: int) -> None:
         """A helper has died: files that it wrote and never handed over go."""
         await self._writer.run(lambda c: None)  # what it did hand over is stored
-        await self._apart(lambda c: self.bodies.sweep(lambda n: ids.node_of(n) == node, lambda n: known(c, n)))
+        await self._apart(
+            lambda c: self.bodies.sweep(lambda n: ids.node_of(n) == node, lambda n: known(c, n))
+        )
 
     def reserve(self, size: int) -> None:
         """Count octets that are arriving and not yet stored."""
@@ -468,7 +470,9 @@ class SqliteSpool:
     async def tend(self, now: float) -> float:
         if not self._swept:
             self._swept = True
-            await self._apart(lambda c: self.bodies.sweep(lambda n: n < self._first_id, lambda n: known(c, n)))
+            await self._apart(
+                lambda c: self.bodies.sweep(lambda n: n < self._first_id, lambda n: known(c, n))
+            )
         spent = await self._apart(lambda c: upkeep.spent(c, now))
         before = ms(now - self._settings.history)
         gone, filed, self._stored = await self._writer.run(lambda c: upkeep.forget(c, before, spent))

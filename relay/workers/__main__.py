@@ -16,7 +16,9 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 def main() -> None:
     """Serve until the daemon hangs up or dies."""
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(one, signal.SIG_IGN)  # a service manager or a terminal sends them to us, too: the daemon decides
+        signal.signal(
+            one, signal.SIG_IGN
+        )  # a service manager or a terminal sends them to us, too: the daemon decides
     _die_with_parent(int(sys.argv[2]))
     end = socket.socket(fileno=int(sys.argv[1]))
     import uvloop

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from relay import events
@@ -25,10 +25,14 @@ LOOK = 0.1
 """Seconds between two looks at the load, while there is any."""
 BUSY = 0.6
 """Share of its time that the event loop must be busy before a helper is started."""
-LOOKS = 2
-"""Looks in a row that must find it so."""
+BURST = 20
+"""Clients in one look that show at once what keeps it busy: a helper is started then."""
+LOOKS = 3
+"""Looks in a row that must find it so, with fewer clients: they send large messages."""
 QUIET = 0.25
 """Share of one processor, daemon's event loop and helper together, below which a helper is not needed."""
+CHECK = 5.0
+"""Seconds over which the quiet is measured."""
 QUIET_TIME = 60.0
 """Seconds of quiet after which it is ended."""
 START_TIME = 30.0
@@ -56,6 +60,11 @@ class Acceptance:
         self._changing = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def on_duty(self) -> Deputy | None:
+        """The helper that lets clients in just now."""
+        return self._on_duty
 
     @property
     def helpers(self) -> list[Deputy]:
@@ -88,6 +97,11 @@ class Acceptance:
         async with self._changing:
             await self._relieve()
 
+    def dismiss(self, bind: str, seconds: float) -> None:
+        """A reload took a listener away: helpers that have clients of it still give them so many seconds."""
+        for one in self._all:
+            one.dismiss(bind, seconds)
+
     async def stop(self, seconds: float) -> None:
         """Refuse new work, let what is under way finish within ``seconds``."""
         self._stopping = True
@@ -100,22 +114,26 @@ class Acceptance:
     # the load
 
     async def _watch_load(self) -> None:
-        busy, looks = Busy(), 0
+        looks = 0
         while True:
             if self._on_duty is not None:
                 await self._until_quiet(self._on_duty)
-            elif self._wanted() == 1:
+            if self._wanted() != 1:
+                looks = await self._look(looks) if looks or await self._somebody_came() else 0
+            else:
                 await asyncio.sleep(LOOK)
-                await self._try_to_begin()
-            elif not looks and not await self._somebody_came():
-                continue
-            joined = self._joined()
-            busy.since()
-            await asyncio.sleep(LOOK)
-            looks = looks + 1 if busy.since() > BUSY and self._joined() > joined else 0
-            if looks >= LOOKS:
+            if looks >= LOOKS or self._wanted() == 1:
                 looks = 0
                 await self._try_to_begin()
+
+    async def _look(self, before: int) -> int:
+        """How many looks in a row have found it busy with accepting, after ``before`` of them."""
+        joined, busy = self._joined(), Busy()
+        await asyncio.sleep(LOOK)
+        came = self._joined() - joined
+        if busy.since() < BUSY or not came:
+            return 0
+        return LOOKS if came >= BURST else before + 1
 
     async def _somebody_came(self) -> bool:
         """Wait for a client: without any, there is nothing to look at."""
@@ -136,10 +154,10 @@ class Acceptance:
         busy, used, quiet = Busy(), deputy.busy, 0.0
         while deputy is self._on_duty:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(deputy.ended.wait(), 5.0)
-            share = busy.since() + (deputy.busy - used) / 5.0
+                await asyncio.wait_for(deputy.retired.wait(), CHECK)
+            share = busy.since() + (deputy.busy - used) / CHECK
             used = deputy.busy
-            quiet = quiet + 5.0 if share < QUIET else 0.0
+            quiet = quiet + CHECK if share < QUIET else 0.0
             if quiet >= QUIET_TIME and self._wanted() != 1:
                 await self.renew()
 
@@ -181,6 +199,9 @@ class Acceptance:
             one.pause()
         for _ in range(2):
             await asyncio.sleep(0)  # connections that were accepted a moment ago are counted now
+        if deputy.ended.is_set():  # just now
+            await self._resume()
+            return
         deputy.go()
         self._on_duty = deputy
         events.notice(what="a helper process accepts mail", process=deputy.pid)
@@ -195,12 +216,19 @@ class Acceptance:
         if deputy is not None:
             await deputy.retire()
             await self._resume()
-            events.notice(what="the helper process accepts no more mail", process=deputy.pid, accepted=deputy.accepted)
+            events.notice(
+                what="the helper process accepts no more mail", process=deputy.pid, accepted=deputy.accepted
+            )
 
     async def _resume(self) -> None:
+        """Accept again on what was handed over; clients wait in the kernel's queue meanwhile."""
         for one in tuple(self._listeners.values()):
-            if one.paused and not self._stopping:
-                await one.resume()
+            while one.paused and not self._stopping:
+                try:
+                    await one.resume()
+                except OSError as error:
+                    events.trouble(where="helper process", what=str(error))
+                    await asyncio.sleep(AGAIN[0])
 
     async def _see_end(self, deputy: Deputy) -> None:
         await deputy.ended.wait()

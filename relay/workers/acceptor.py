@@ -105,6 +105,7 @@ class Acceptor:
             "room": self._has_room,
             "free": lambda bind, address: self._servers[bind].roster.gate.leave(address),
             "retire": lambda: self._spawn(self._retire()),
+            "dismiss": lambda bind, seconds: self._spawn(self._servers[bind].drain(seconds)),
             "drain": lambda seconds: self._spawn(self._drain(seconds)),
         }
 

@@ -29,7 +29,9 @@ class Brief:
 def without_secrets(settings: Settings) -> Settings:
     """The settings with everything taken out that only the daemon may know."""
     nobody = ManagedIdentity(None)
-    upstreams = (dataclasses.replace(one, credential=nobody, next_credential=None) for one in settings.upstreams)
+    upstreams = (
+        dataclasses.replace(one, credential=nobody, next_credential=None) for one in settings.upstreams
+    )
     clients = (dataclasses.replace(one, password=Secret("")) for one in settings.clients)
     return dataclasses.replace(
         settings,

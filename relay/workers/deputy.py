@@ -112,7 +112,7 @@ class Deputy:
         sockets = {bind: server.copies() for bind, server in self._servers.items()}
         numbers = {bind: tuple(one.fileno() for one in some) for bind, some in sockets.items()}
         try:
-            self._process = subprocess.Popen(  # noqa: S603 (our own program)
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "relay.workers", str(its.fileno()), str(os.getpid())],
                 pass_fds=[its.fileno(), *(one for some in numbers.values() for one in some)],
                 stdin=subprocess.DEVNULL,
@@ -141,10 +141,12 @@ class Deputy:
     async def retire(self) -> None:
         """Its duty ends: its clients finish there, nobody new is let in. Returns when the daemon may accept again."""
         self._say("retire")
-        done = [asyncio.ensure_future(one.wait()) for one in (self.retired, self.ended)]
-        await asyncio.wait(done, return_when=asyncio.FIRST_COMPLETED)
-        for one in done:
-            one.cancel()
+        await self.retired.wait()
+
+    def dismiss(self, bind: str, seconds: float) -> None:
+        """A listener is no more: its clients finish within so many seconds."""
+        if bind in self._servers:
+            self._say("dismiss", bind, seconds)
 
     async def drain(self, seconds: float) -> None:
         """Relay stops: clients between messages are sent away, those in one have so many seconds."""
@@ -189,6 +191,7 @@ class Deputy:
     async def _bury(self) -> None:
         """Its clients are gone with it, and what they had not finished."""
         self._off_duty()
+        self.retired.set()
         for bind, clients in self._left.items():
             gate = self._servers[bind].roster.gate
             for address, count in clients.items():
@@ -240,7 +243,9 @@ class Deputy:
     def _stored(self, number: int, row: NewRow, done: asyncio.Future[None]) -> None:
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or error is not None:
-            self._refuse(number, error if isinstance(error, SpoolError) else SpoolError(f"not stored: {error!r}"))
+            self._refuse(
+                number, error if isinstance(error, SpoolError) else SpoolError(f"not stored: {error!r}")
+            )
             return
         self.accepted += 1
         server = self._servers.get(row.message.client.listener)
