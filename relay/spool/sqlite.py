@@ -172,6 +172,10 @@ class SqliteSpool:
         """Store what a helper has accepted."""
         return self.store(row, 0)
 
+    def relieved(self, by_helper: bool) -> None:
+        """Whether a helper does the accepting: this process is less busy then."""
+        self._writer.relieved(by_helper)
+
     def room(self) -> int:
         """Octets that can still be taken, by ``max_size`` and the disk as it was a moment ago."""
         most = self._settings.max_size - self._stored - self._arriving

@@ -40,6 +40,7 @@ class Store(Protocol):
     def take_in(self, row: NewRow) -> asyncio.Future[None]: ...
     async def has_room(self, size: int) -> bool: ...
     def room(self) -> int: ...
+    def relieved(self, by_helper: bool) -> None: ...
     def outpost(self) -> tuple[Path, int]: ...
     def reserve(self, size: int) -> None: ...
     async def abandon(self, node: int) -> None: ...
@@ -136,6 +137,7 @@ class Deputy:
             gates[bind] = gate.connections(), gate.stamps()
             gate.on_leave = lambda address, bind=bind: self._say("free", bind, address)
         self.on_duty = True
+        self._desk.spool.relieved(True)
         self._say("go", gates, self._desk.spool.room())
 
     async def retire(self) -> None:
@@ -221,6 +223,7 @@ class Deputy:
     def _off_duty(self) -> None:
         if self.on_duty:
             self.on_duty = False
+            self._desk.spool.relieved(False)
             for server in self._servers.values():
                 server.roster.gate.on_leave = None
 
