@@ -118,7 +118,13 @@ class Relay:
     """`relay run` against a simulated Entra ID, delivering to any SMTP port."""
 
     def __init__(
-        self, folder: Path, simulator: dict[str, Any], upstream: dict[str, Any], **spool: Any
+        self,
+        folder: Path,
+        simulator: dict[str, Any],
+        upstream: dict[str, Any],
+        *,
+        workers: str = "auto",
+        **spool: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -136,6 +142,7 @@ class Relay:
                 "connections": 6000, "connections_per_client": 6000, "message_size": "100MB"}}],
             "spool": {"url": f"sqlite:///{folder / 'spool.db'}", "max_size": "100GB", **spool},
             "log": {"level": "info", "format": "json"},
+            "workers": workers,
         }))  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 

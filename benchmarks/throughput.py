@@ -13,7 +13,7 @@ from benchmarks.postfix import Postfix, available
 
 SMALL, CLIENTS = 10 * 1024, 20
 LARGE = 25 * 1024 * 1024
-_NO_LIMITS = {
+NO_LIMITS = {
     "limits": {"connections": 4, "messages_per_minute": 0, "recipients_per_day": 0, "message_size": "100MB"},
     "batch_size": 100,
 }
@@ -52,7 +52,7 @@ def accept(folder: Path, simulator: dict[str, Any], messages: int, runs: int) ->
             return messages / load(postfix.port, messages, SMALL, CLIENTS)
 
     def ours(run: int) -> float:
-        relay = Relay(folder / f"accept-{run}", simulator, {**_NO_LIMITS, "port": free_port()})
+        relay = Relay(folder / f"accept-{run}", simulator, {**NO_LIMITS, "port": free_port()})
         try:
             relay.start()
             load(relay.port, 100, SMALL, CLIENTS)
@@ -97,7 +97,7 @@ def relay_through(
 
     def ours(run: int) -> float:
         sink = Sink(certificate)
-        relay = Relay(folder / f"through-{size}-{run}", simulator, {**_NO_LIMITS, "port": sink.port})
+        relay = Relay(folder / f"through-{size}-{run}", simulator, {**NO_LIMITS, "port": sink.port})
         try:
             relay.start()
             return measured(relay.port, sink)

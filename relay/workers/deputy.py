@@ -70,6 +70,8 @@ class Deputy:
         self.busy = 0.0
         """Seconds of processor time it has used."""
         self.accepted = 0
+        self._numbers: dict[str, tuple[int, ...]] = {}
+        """Descriptors of the listening sockets, as its process has them."""
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._left: dict[str, Counter[str]] = {}
@@ -109,25 +111,29 @@ class Deputy:
 
         Raises OSError.
         """
+        mine = self._run()
+        self._channel = Channel(self._take, self._lost)
+        await self._channel.open(mine)
+        self._channel.send("brief", pickle.dumps(brief(self._numbers)))
+
+    def _run(self) -> socket.socket:
+        """The process; our end of the socket pair."""
         mine, its = socket.socketpair()
         sockets = {bind: server.copies() for bind, server in self._servers.items()}
-        numbers = {bind: tuple(one.fileno() for one in some) for bind, some in sockets.items()}
+        self._numbers = {bind: tuple(one.fileno() for one in some) for bind, some in sockets.items()}
+        passed = [its.fileno(), *(one for some in self._numbers.values() for one in some)]
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "relay.workers", str(its.fileno()), str(os.getpid())],
-                pass_fds=[its.fileno(), *(one for some in numbers.values() for one in some)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-            )
+                pass_fds=passed, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=_environment(),
+            )  # fmt: skip
+        except OSError:
+            mine.close()
+            raise
         finally:
-            its.close()
-            for some in sockets.values():
-                for one in some:
-                    one.close()
-        self._channel = Channel(self._take, self._lost)
-        await self._channel.open(mine)
-        self._channel.send("brief", pickle.dumps(brief(numbers)))
+            for one in (its, *(one for some in sockets.values() for one in some)):
+                one.close()
+        return mine
 
     def go(self) -> None:
         """Its duty begins; the daemon has stopped accepting on these listeners."""
