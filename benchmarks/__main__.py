@@ -10,7 +10,20 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import fairness, goodput, handshakes, kit, latency, memory, postfix, scale, throughput, upkeep
+from benchmarks import (
+    fairness,
+    goodput,
+    handshakes,
+    helper,
+    kit,
+    lanes,
+    latency,
+    memory,
+    postfix,
+    scale,
+    throughput,
+    upkeep,
+)
 from benchmarks.kit import Row
 
 Part = Callable[[Path], list[Row]]
@@ -46,12 +59,14 @@ SHORT: dict[str, Part] = {
     "latency": lambda folder: latency.measure(folder, 1),
     "fairness": lambda folder: fairness.measure(folder, 1),
     "handshakes": lambda folder: handshakes.measure(folder, 1),
+    "lanes": lambda folder: lanes.measure(folder, 1),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED[:2]),
 }
 LONG: dict[str, Part] = {
     "memory": _large,
     "goodput": lambda folder: goodput.measure(folder, 3),
     "upkeep": lambda folder: upkeep.measure(folder, 1),
+    "helper": lambda folder: helper.measure(folder, 3),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED),
 }
 

@@ -484,7 +484,7 @@ class SqliteSpool:
             await asyncio.to_thread(self.bodies.remove, number)
         left = await self._apart(upkeep.shrink)
         await self._checkpoint()
-        return 0.05 if gone or left else 30.0
+        return 0.025 if gone or left else 30.0
 
     async def _apart(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """On upkeep's own connection and thread: neither the writer nor readers wait for it."""
