@@ -177,7 +177,7 @@ class Acceptance:
         servers = {
             bind: one
             for bind, one in self._listeners.items()
-            if one.listener.answer_after == "spool" and not one.roster.draining
+            if one.listener.answer_after == "spool" and not (one.paused or one.roster.draining)
         }
         if not servers:
             return

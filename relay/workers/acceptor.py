@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
+import logging
 import pickle
 import socket
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,6 +115,8 @@ class Acceptor:
         self._channel = Channel(self._take, self._over.set)
         events.plug(self._tell)
         events.meter(lambda what, seconds: self._send("took", what, seconds))
+        logging.getLogger().addHandler(_Library())
+        asyncio.get_running_loop().set_exception_handler(_unexpected)
         await self._channel.open(end)
         await self._over.wait()
 
@@ -227,6 +230,18 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def end_at_once(status: int) -> None:
-    """Without any farewell: what is not handed over was not answered either."""
-    os._exit(status)
+class _Library(logging.Handler):
+    """Warnings of libraries go to the daemon's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if record.levelno >= logging.WARNING:
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+            events.repeat(level, "library", {"library": record.name, "what": record.getMessage()})
+
+
+def _unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An error that nobody awaited."""
+    error = context.get("exception")
+    trace = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+    events.trouble(where="helper process", what=str(context.get("message", error)), trace=trace)

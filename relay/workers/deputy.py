@@ -27,6 +27,8 @@ from relay.spool.intake import NewRow
 from relay.spool.outpost import unpack
 from relay.workers.channel import Channel, Frame
 
+RETIRE_TIME = 10.0
+"""Seconds in which a helper must end its duty when it is told to; it takes a millisecond."""
 ROOM_SAID = 0.25
 """Seconds between two words to a helper about the spool's room."""
 _PASSED_ON = frozenset({"PATH", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -149,7 +151,12 @@ class Deputy:
     async def retire(self) -> None:
         """Its duty ends: its clients finish there, nobody new is let in. Returns when the daemon may accept again."""
         self._say("retire")
-        await self.retired.wait()
+        try:
+            await asyncio.wait_for(self.retired.wait(), RETIRE_TIME)
+        except TimeoutError:
+            self.fault = "it does not answer"
+            self.kill()
+            await self.retired.wait()
 
     def dismiss(self, bind: str, seconds: float) -> None:
         """A listener is no more: its clients finish within so many seconds."""
