@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from relay.errors import SpoolError
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
-from relay.schedule.lane import WINDOW, Lane
+from relay.schedule.lane import WINDOW, Lane, Pair, pairs
 from relay.schedule.leave import Leave
 from relay.schedule.telling import tell
 from relay.spool.contract import Claim, Settlement
@@ -50,6 +50,8 @@ class Carrier:
         self._settling: set[asyncio.Task[None]] = set()
         self._ahead: deque[Leave] = deque()
         """Taken from the lane and being written down, in the order in which they will go."""
+        self._mine: Counter[Pair] = Counter()
+        """What is in hand, the message under way included, by source and recipient."""
 
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
@@ -116,13 +118,13 @@ class Carrier:
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
                 if lane.hurried and not held:
-                    self._look_ahead(lane.carriers[task], leave.claim)
+                    self._look_ahead(lane.carriers[task])
                 if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
                     await self._one(connection, leave, probe)
                 finally:
-                    lane.finished(leave.claim)
+                    self._finished(leave.claim)
         finally:
             lane.connected -= 1
             await self._give_back()
@@ -132,9 +134,16 @@ class Carrier:
             self._lane.begun_ahead -= 1
             return self._ahead.popleft()
         claim = self._lane.take()
-        return None if claim is None else Leave(self._scheduler, self._lane, claim)
+        if claim is None:
+            return None
+        self._mine.update(pairs(claim))
+        return Leave(self._scheduler, self._lane, claim)
 
-    def _look_ahead(self, room: int, current: Claim) -> None:
+    def _finished(self, claim: Claim) -> None:
+        self._mine -= Counter(pairs(claim))
+        self._lane.finished(claim)
+
+    def _look_ahead(self, room: int) -> None:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
         lane, ready = self._lane, self._lane.ready
         together = _AHEAD * lane.connected
@@ -142,9 +151,10 @@ class Carrier:
         while ready and len(self._ahead) < share and lane.begun_ahead < together:
             if any(claim.direct for _, claim in islice(ready, WINDOW)):
                 return  # its client may leave, or lose patience, until a connection really has it
-            claim = lane.take([current, *(leave.claim for leave in self._ahead)])
+            claim = lane.take(self._mine)
             if claim is None:
                 return
+            self._mine.update(pairs(claim))
             leave = Leave(self._scheduler, lane, claim)
             leave.write_down()
             lane.begun_ahead += 1
@@ -164,7 +174,7 @@ class Carrier:
         except SpoolError:  # the lane offers them again
             self._lane.owed += [leave.claim for leave in ahead]
         for leave in ahead:
-            self._lane.finished(leave.claim)
+            self._finished(leave.claim)
         self._lane.kick()
 
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
