@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ class Side:
         if sink is not None:
             sink.wait_for(warm, 60)
         used = relay.cpu()
-        took = load(relay.port, MESSAGES, SMALL, CLIENTS)
-        if sink is not None:
-            began = kit.time.monotonic() - took
-            took = sink.wait_for(warm + MESSAGES, 300) - began
+        with kit.alone():
+            began = time.monotonic()
+            load(relay.port, MESSAGES, SMALL, CLIENTS)
+            ended = time.monotonic() if sink is None else sink.wait_for(warm + MESSAGES, 300)
+            took = ended - began
         self.rates.append(MESSAGES / took)
         self.costs.append((relay.cpu() - used) / MESSAGES * 1e6)
 
@@ -58,10 +60,10 @@ def compare(folder: Path, simulator: dict[str, Any], name: str, runs: int, *, th
     for run in range(runs):
         for side in (without, beside):
             side.run(folder / f"{name}-{side.workers}-{run}", simulator, through=through)
-    pairs = zip(beside.rates, without.rates, strict=True)
+    pairs = list(zip(beside.rates, without.rates, strict=True))
     return Row(
         f"{name}, 10 kB, 20 clients, a connection each", median(beside.rates), median(without.rates), "msg/s",
-        f"{PAYS} x", median([a / b for a, b in zip(beside.rates, without.rates, strict=True)]) >= PAYS,
+        f"{PAYS} x", median([a / b for a, b in pairs]) >= PAYS,
         f"{median(beside.costs):.0f} and {median(without.costs):.0f} µs of processor time for each",
         "one process", [{"ours": a, "peer": b} for a, b in pairs],
     )  # fmt: skip
