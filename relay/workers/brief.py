@@ -30,7 +30,8 @@ def without_secrets(settings: Settings) -> Settings:
     """The settings with everything taken out that only the daemon may know."""
     nobody = ManagedIdentity(None)
     upstreams = (
-        dataclasses.replace(one, credential=nobody, next_credential=None) for one in settings.upstreams
+        dataclasses.replace(one, credential=nobody, next_credential=None, proxy=None)
+        for one in settings.upstreams
     )
     clients = (dataclasses.replace(one, password=Secret("")) for one in settings.clients)
     return dataclasses.replace(

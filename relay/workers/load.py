@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where a control group (cgroup v2) says how much of the processors it may use."""
 _SCHEDSTAT = "/proc/self/task/{}/schedstat"
 
 
@@ -17,15 +19,15 @@ def cores() -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:
         count = os.cpu_count() or 1
-    return max(1, min(count, _quota() or count))
+    return max(1, min(count, _quota(count)))
 
 
-def _quota() -> int | None:
-    """Of the control group (cgroup v2), in whole processors; None: no limit known."""
+def _quota(unlimited: int) -> int:
+    """Of the control group, in whole processors."""
     with contextlib.suppress(OSError, ValueError):
-        most, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if most == "max" else int(int(most) / int(period))
-    return None
+        most, period = QUOTA.read_text(encoding="ascii").split()
+        return unlimited if most == "max" else int(most) // int(period)
+    return unlimited
 
 
 class Busy:
