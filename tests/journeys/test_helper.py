@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
+import smtplib
 from pathlib import Path
 
-from tests.journeys.kit import Relay, until
+import pytest
+
+from tests.journeys.kit import Relay, all_arrived_once, free_port, until
 from tests.journeys.sending import Load, mail, send
 
 ALWAYS = "workers: always"
@@ -50,10 +52,7 @@ def test_a_helper_killed_under_load_loses_nothing_and_doubles_nothing(fast, make
     second = on_duty(relay, 2)
     os.kill(second, signal.SIGKILL)
     accepted = load.finish()
-    until(lambda: relay.status()["spool"]["messages"] == 0, what="everything is delivered")
-    arrived = Counter(one["message_id"] for one in fast.messages())
-    assert accepted - set(arrived) == set()
-    assert set(arrived.values()) == {1}
+    all_arrived_once(relay, fast, accepted)
     assert relay.events("uncertain") == []
     (listener,) = relay.status()["listeners"]
     assert listener["accepted"] >= len(accepted)
@@ -89,10 +88,7 @@ def test_a_stop_drains_the_helper_and_exits_with_0(fast, make_fast_relay):
     assert is_gone(helper)
     accepted = load.finish()
     relay.start()
-    until(lambda: relay.status()["spool"]["messages"] == 0, what="everything is delivered")
-    arrived = Counter(one["message_id"] for one in fast.messages())
-    assert accepted <= set(arrived)
-    assert set(arrived.values()) == {1}
+    all_arrived_once(relay, fast, accepted)
     assert relay.events("trouble") == []
 
 
@@ -103,3 +99,23 @@ def test_a_quiet_relay_is_one_process(fast, make_fast_relay):
         send(relay.port, mail(number))
     fast.arrived(5)
     assert helpers(relay) == []
+
+
+def test_a_reload_reaches_the_helper_and_takes_a_listener_from_it(fast, make_fast_relay):
+    """New clients meet the new settings; a listener that is gone is closed, whoever accepted there."""
+    relay, gone = make_fast_relay(ALWAYS), free_port()
+    config = relay.folder / "config.yaml"
+    text = config.read_text()
+    config.write_text(text + f"\nlisteners: [{{bind: '127.0.0.1:25'}}, {{bind: '127.0.0.1:{gone}'}}]\n")
+    relay.start()
+    on_duty(relay)
+    with smtplib.SMTP("127.0.0.1", gone, timeout=30) as client:
+        client.noop()
+        config.write_text(text + "\nrecipients: {deny: ['*@example.net']}\n")
+        relay.reload()
+        on_duty(relay, 2)
+        assert client.getreply()[0] == 421
+    with pytest.raises(smtplib.SMTPRecipientsRefused):
+        send(relay.port, mail(1))
+    with pytest.raises(ConnectionRefusedError):
+        send(gone, mail(2))
