@@ -4,12 +4,15 @@ FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY relay relay
-# pip itself stays behind: nothing in the result installs or builds anything
+# pip stays behind: nothing in the result installs or builds anything
 RUN python3 -m venv /opt/relay \
     && /opt/relay/bin/pip install --no-cache-dir --quiet '.[postgresql]' \
     && /opt/relay/bin/pip uninstall --yes --quiet pip setuptools
 
 FROM ${PYTHON_IMAGE}
+# nor do the base image's own pip and what could bring it back
+RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip \
+    /usr/lib/python3*/ensurepip /usr/share/python-wheels
 COPY --from=build /opt/relay /opt/relay
 RUN useradd --system --uid 10001 --home-dir /var/lib/relay --shell /usr/sbin/nologin relay \
     && install -d -o relay -g relay -m 0700 /var/lib/relay

@@ -1,5 +1,9 @@
 # make demo   the whole main job on this machine, no account needed
 # make test   everything that is checked: lint, types, tests
+# make test-image  of that: the container image and the Debian package, built and tried
+# make test-pythons  wheel and source on Python 3.11, 3.12 and 3.13, where they are here
+# make deb    the Debian package, in dist/ (docs/install.md)
+# make test-group  relays that share a PostgreSQL, killed, frozen and cut off for longer than `make test` does (3 minutes)
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
@@ -11,11 +15,14 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 READY := .venv/.ready
 # mail servers start as root: their tests run apart where we are not
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -n env PYTHONDONTWRITEBYTECODE=1)
-SOURCES := $(wildcard relay tests benchmarks)
+SOURCES := $(wildcard relay tests benchmarks deploy)
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: setup demo test tools lint types audit fuzz bench bench-long clean
+# built as root, and apart: an image in the making takes the time that others are measured by
+IMAGE_TESTS = $(SUDO) $(BIN)/pytest -p no:cacheprovider tests/image
+
+.PHONY: setup demo deb dist test test-image test-pythons test-group tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -30,9 +37,29 @@ $(READY): pyproject.toml
 demo: setup
 	@$(BIN)/relay demo
 
+deb:
+	deploy/debian/build dist
+
 test: setup tools lint types
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(if $(SUDO),--ignore=tests/interop)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore=tests/image $(if $(SUDO),--ignore=tests/interop)
 	$(if $(SUDO),$(SUDO) $(BIN)/pytest -p no:cacheprovider tests/interop)
+	$(IMAGE_TESTS)
+
+test-image: setup tools
+	$(IMAGE_TESTS)
+
+# wheel and source on every Python that is here; and, but for the one that `make test` uses, what meets the most of Python's own parts
+PYTHONS_TESTS ?= tests/accept tests/config tests/tokens tests/rewrite tests/spool/test_sqlite.py tests/cli tests/journeys/test_graph.py
+
+test-pythons: setup dist
+	for python in $$(.ci/pythons); do .ci/try-python $$python $(PYTHONS_TESTS) || exit 1; done
+
+dist: setup
+	rm -rf dist/relay-*
+	$(BIN)/python tests/packaging/build.py dist
+
+test-group: setup tools
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/group $(wildcard tests/group/long_*.py)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it
@@ -67,5 +94,6 @@ fuzz: setup
 	done
 
 clean:
+	$(SUDO) rm -rf .tools/base
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,10 +21,12 @@ from benchmarks import (
     memory,
     postfix,
     scale,
+    simulation,
     throughput,
     upkeep,
 )
 from benchmarks.kit import Row
+from benchmarks.plan import Demand
 
 Part = Callable[[Path], list[Row]]
 
@@ -67,6 +69,7 @@ LONG: dict[str, Part] = {
     "goodput": lambda folder: goodput.measure(folder, 3),
     "upkeep": lambda folder: upkeep.measure(folder, 1),
     "helper": lambda folder: helper.measure(folder, 3),
+    "simulation": lambda folder: simulation.measure(Demand(10_000_000), 1000, 150.0, simulation.SHORT),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED),
 }
 
@@ -91,7 +94,9 @@ def main() -> int:
     """Exit status 0 when every target was reached."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--long", action="store_true", help="large messages, goodput, upkeep, a million queued"
+        "--long",
+        action="store_true",
+        help="large messages, goodput, upkeep, a simulated day, a million queued",
     )
     parser.add_argument("--out", type=Path, help="where the JSON goes; default: benchmarks/results/")
     options = parser.parse_args()

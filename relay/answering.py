@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from relay import status
 from relay.errors import ControlError, SpoolError
 from relay.schedule.lane import Lane
-from relay.spool.contract import lane_parts
+from relay.schedule.telling import iso
+from relay.spool.buffered import BufferedSpool
+from relay.spool.contract import lane_name, lane_parts
 from relay.status import LaneHealth, held_health
+from relay.tokens.contract import TokenState
 
 if TYPE_CHECKING:
     from relay.daemon import Daemon
@@ -20,6 +23,35 @@ _SLOW_DIAL = 10.0
 _SPOOL_PATIENCE = 5.0
 """Seconds in which the spool must answer a probe."""
 _PROBE = "health:probe"
+_LANES = 100
+"""Mailboxes that an answer about health shows one by one."""
+_NONE_ASKED = "none yet: no mail has needed one since the start"
+_OVER = "it has ended: the next login asks for a new one"
+_NO_LOGIN = "no login yet: no mail has needed one since the start"
+
+
+def _glance(name: str, health: LaneHealth) -> dict[str, Any]:
+    """One mailbox in the answer about health."""
+    upstream, mailbox = lane_parts(name)
+    return {
+        "upstream": upstream,
+        "mailbox": mailbox,
+        "state": health.state,
+        "last_login": status.login_row(health.last_login),
+        "reason": health.reason or (None if health.last_login else _NO_LOGIN),
+    }
+
+
+def _token_glance(upstream: str, state: TokenState, now: float) -> dict[str, Any]:
+    """One token in the answer about health."""
+    held = state.expires is not None and state.expires > now
+    return {
+        "upstream": upstream,
+        "resource": state.resource.value,
+        "held": held,
+        "expires": iso(state.expires) if state.expires is not None else None,
+        "reason": state.error or (None if held else _OVER),
+    }
 
 
 class Answering:
@@ -55,24 +87,63 @@ class Answering:
         """``ok`` and ``reasons``: whether mail is taken. ``warnings``: why mail that was taken may not leave just now.
 
         Only the first decides whether relay is ready: clients should go on handing over mail while Microsoft is away.
+        What was looked at is told as well: ``listening``, ``spool``, ``tokens``, and ``lanes`` with their last login.
         """
-        reasons = await self._unready()
-        return {"ok": not reasons, "reasons": reasons, "warnings": self._warnings()}
+        listening = sorted(self._daemon.listeners) if self._daemon.started is not None else []
+        reasons = [] if listening else ["not listening yet"]
+        spool = await self._spool_fault() if listening else ""
+        reasons += [spool] if spool else []
+        lanes = self._lanes_at_a_glance()
+        return {
+            "ok": not reasons,
+            "reasons": reasons,
+            "warnings": self._warnings(),
+            "listening": listening,
+            "spool": {"writable": bool(listening) and not spool, "reason": spool or None},
+            "tokens": self._tokens_at_a_glance(),
+            "lanes": lanes[:_LANES],
+            "lanes_not_shown": max(0, len(lanes) - _LANES),
+        }
 
-    async def _unready(self) -> list[str]:
-        if not self._daemon.listeners or self._daemon.started is None:
-            return ["not listening yet"]
+    async def _spool_fault(self) -> str:
+        """Why the spool takes no mail; empty when it does."""
+        spool = self._daemon.spool
+        # with a local spool mail is taken whether the shared one answers or not
+        probed = spool.local if isinstance(spool, BufferedSpool) else spool
         try:
             async with asyncio.timeout(_SPOOL_PATIENCE):
-                await self._daemon.spool.remember(_PROBE, None)  # a transaction that changes nothing
-                return [] if await self._daemon.spool.has_room(1024) else ["the spool is full"]
+                await probed.remember(_PROBE, None)  # a transaction that changes nothing
+                return "" if await spool.has_room(1024) else "the spool is full"
         except TimeoutError:
-            return [f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"]
+            return f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"
         except SpoolError as error:
-            return [f"the spool cannot be written: {error}"]
+            return f"the spool cannot be written: {error}"
+
+    def _tokens_at_a_glance(self) -> list[dict[str, Any]]:
+        """Each upstream's tokens: held, or why not."""
+        now, rows = self._daemon.clock.now(), []
+        for name, source in self._daemon.tokens.items():
+            told = [_token_glance(name, one, now) for one in source.states()]
+            rows += told or [
+                {"upstream": name, "resource": None, "held": False, "expires": None, "reason": _NONE_ASKED}
+            ]
+        return rows
+
+    def _lanes_at_a_glance(self) -> list[dict[str, Any]]:
+        """Every mailbox in use, the held ones first: its state and its last login. One without a login is no fault."""
+        known = self._health_of_lanes()
+        names = [lane_name(one.name, one.from_email) for one in self._daemon.settings.upstreams]
+        rows = [
+            _glance(name, known.get(name, LaneHealth())) for name in dict.fromkeys([*names, *sorted(known)])
+        ]
+        return sorted(rows, key=lambda row: row["state"] != "held")
 
     def _warnings(self) -> list[str]:
-        """Tokens that are refused, mailboxes that are held or cannot be logged in to, each with its reason."""
+        """A database that is away, tokens that are refused, mailboxes that are held or cannot be logged in to."""
+        spool = self._daemon.spool
+        away: list[str] = []
+        if isinstance(spool, BufferedSpool) and spool.switch.since is not None:
+            away = [f"new mail goes into this host's local spool: {spool.switch.reason}"]
         tokens = [
             f"{name}: no {state.resource.value} token: {state.error}"
             for name, source in self._daemon.tokens.items()
@@ -84,7 +155,7 @@ class Answering:
             for name, health in self._health_of_lanes().items()
             if health.state == "held" or self._daemon.scheduler.lanes[name].trouble is not None
         ]
-        return [*tokens, *lanes]
+        return [*away, *tokens, *lanes]
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""
@@ -110,8 +181,12 @@ class Answering:
         )
 
     def _health_of_lanes(self) -> dict[str, LaneHealth]:
-        now = self._daemon.clock.now()
-        return {name: self._health_of(lane, now) for name, lane in self._daemon.scheduler.lanes.items()}
+        now, scheduler = self._daemon.clock.now(), self._daemon.scheduler
+        return {
+            name: self._health_of(lane, now)
+            for name, lane in scheduler.lanes.items()
+            if scheduler.works(name) or not self._daemon.spool.shared
+        }
 
     def _health_of(self, lane: Lane, now: float) -> LaneHealth:
         upstream = lane.upstream.name
@@ -120,9 +195,14 @@ class Answering:
         sent, limit = lane.limiter.sent_last_minute(now), lane.limiter.limit
         hold = lane.the_hold()
         if hold is not None:
-            return held_health(hold, transport=transport, sent=sent, limit=limit, connections=lane.connected)
+            return held_health(
+                hold, transport=transport, sent=sent, limit=limit, connections=lane.connected,
+                last_login=lane.last_login,
+            )  # fmt: skip
         state, reason, remedy, since = self._slowed(lane, now)
-        return LaneHealth(transport, state, reason, remedy, since, sent, limit, lane.connected)
+        return LaneHealth(
+            transport, state, reason, remedy, since, sent, limit, lane.connected, lane.last_login
+        )
 
     def _slowed(self, lane: Lane, now: float) -> tuple[str, str, str, float | None]:
         """State, reason, remedy and since of a lane that is not held."""
@@ -135,8 +215,7 @@ class Answering:
             remedy = "Wait for the time-out, which names the step; is a firewall or proxy in between?"
             return "slowed", reason, remedy, opening
         if lane.limiter.slowed:
-            reason = "Exchange asked this mailbox to slow down; the rate recovers by itself"
-            return "slowed", reason, "", None
+            return "slowed", status.SLOWED, "", None
         if lane.limiter.day_is_full(now):
             reason = "the mailbox has reached its limit of recipients in 24 hours"
             remedy = "Spread its mail over a pool (senders: login: [a, b]), or wait: it goes on by itself."

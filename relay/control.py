@@ -30,8 +30,10 @@ _HAS_UNIX = hasattr(socket, "AF_UNIX") and os.name != "nt"
 
 
 def control_path(settings: Settings) -> Path:
-    """Where the channel of this configuration is: beside a spool in a file; for one on a server in relay's own folder
-    where that exists (a service's temporary folder may be its own), else, and for too long a path, in the temporary one.
+    """Where the channel of this process is: beside a spool in a file; for one on a server in relay's own folder where
+    that exists (a service's temporary folder may be its own), else, and for too long a path, in the temporary one.
+
+    Several relays of one host may share a spool on a server: each has a channel of its own.
     """
     url = settings.spool.url
     if url.startswith("sqlite:///"):
@@ -39,11 +41,37 @@ def control_path(settings: Settings) -> Path:
         path = path.with_name(path.name + ".control")
         if len(os.fsencode(path)) <= _LONGEST_PATH:
             return path
+    base = _base(url)
+    if url.startswith("sqlite:"):
+        return base.with_name(f"{base.name}.control")
+    return base.with_name(f"{base.name}.{_replica()}.{os.getpid()}.control")
+
+
+def _base(url: str) -> Path:
+    """What the channels of one spool begin with, where they are not beside it."""
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     if not url.startswith("sqlite:") and os.access(_OWN_FOLDER, os.W_OK):
-        return _OWN_FOLDER / f"{name}.control"
+        return _OWN_FOLDER / name
     user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"relay-{user}-{name}.control"
+    return Path(tempfile.gettempdir()) / f"relay-{user}-{name}"
+
+
+def _replica() -> str:
+    """This process's name in the group as a part of a file's name."""
+    kept = "".join(
+        one if one.isalnum() or one in "-_" else "_" for one in os.environ.get("RELAY_REPLICA", "")
+    )
+    return kept[:30] or "relay"
+
+
+def channels(settings: Settings) -> list[Path]:
+    """Where a relay of this configuration may answer on this host: first the one that RELAY_REPLICA names."""
+    url = settings.spool.url
+    if url.startswith("sqlite:"):
+        return [control_path(settings)]
+    base = _base(url)
+    found = sorted(base.parent.glob(f"{base.name}.*.control"))
+    return sorted(found, key=lambda path: not path.name.startswith(f"{base.name}.{_replica()}."))
 
 
 class ControlServer:
@@ -56,9 +84,10 @@ class ControlServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Begin to answer. The spool's lock makes sure that no other daemon uses this path."""
+        """Begin to answer. The spool's lock, or our number in the path, makes sure that no other daemon uses it."""
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
+        await asyncio.to_thread(_sweep, self._path)
         if _HAS_UNIX:
             self._server = await asyncio.start_unix_server(
                 self._serve, sock=_private_socket(self._path), limit=_LONGEST_LINE
@@ -115,11 +144,28 @@ def _private_socket(path: Path) -> socket.socket:
     return sock
 
 
+def _sweep(path: Path) -> None:
+    """Take away the channels of processes that were killed."""
+    base = path.name.rsplit(".", 3)
+    if not _HAS_UNIX or len(base) < 4 or not base[2].isdigit():
+        return
+    for other in path.parent.glob(f"{base[0]}.*.*.control"):
+        try:
+            _connect(other, 1.0)[0].close()
+        except ConnectionRefusedError:
+            with contextlib.suppress(OSError):
+                other.unlink()
+        except (OSError, ValueError):
+            continue
+
+
 def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -> dict[str, Any]:
-    """Ask the running daemon. Raises ControlError when none answers, or with its words when it refuses."""
-    path = control_path(settings)
+    """Ask the running daemon. Raises ControlError when none answers, or with its words when it refuses.
+
+    Of several on this host that share a spool, the one that RELAY_REPLICA names, else any of them.
+    """
     try:
-        connection, key = _connect(path, timeout)
+        connection, key = _connect_any(channels(settings), timeout)
     except (OSError, ValueError) as error:
         raise ControlError(
             "no running relay answers for this configuration",
@@ -137,6 +183,16 @@ def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -
         raise ControlError(str(answer.get("error") or "no answer"), remedy=str(answer.get("remedy") or ""))
     data: dict[str, Any] = answer["data"]
     return data
+
+
+def _connect_any(paths: list[Path], timeout: float) -> tuple[socket.socket, str]:
+    trouble: Exception = FileNotFoundError("no channel")
+    for path in paths:
+        try:
+            return _connect(path, timeout)
+        except (OSError, ValueError) as error:
+            trouble = error
+    raise trouble
 
 
 def _connect(path: Path, timeout: float) -> tuple[socket.socket, str]:

@@ -7,19 +7,20 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
 from relay.accept.auth import Authenticator, Guessing, Judge
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
-from relay.alarms import PAUSE, Alarms
+from relay.alarms import Alarms
 from relay.answering import Answering
-from relay.clock import SystemClock
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
+from relay.deliver.choice import PREFIX
 from relay.deliver.courier import RelayCourier
+from relay.duties import Duties, say
 from relay.errors import RelayError
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
@@ -31,7 +32,8 @@ from relay.pages import Pages
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Spool, lane_parts
+from relay.spool.buffered import BufferedSpool
+from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.spool.sqlite import SqliteSpool
 from relay.tokens.entra import EntraTokens
@@ -94,17 +96,17 @@ async def _run(settings: Settings, load: Load, take_stop: Callable[[Callable[[],
         await daemon.stop(0.0)
         return 1
     _calm_collector()
-    await _told_to_stop(daemon, stop)
+    await stop.wait()
     supervisor.notify("STOPPING=1", "STATUS=finishing what is in flight")
     events.notice(what="stopping: no new connections, finishing what is in flight")
     await daemon.stop(DRAIN)
     watched.cancel()
     events.notice(what="stopped")
-    return 1 if daemon.spool.standing_by else 0
+    return 0
 
 
 async def _started(daemon: Daemon, stop: asyncio.Event) -> bool:
-    """Start; False when it was told to stop while it stood by for another relay's place at the spool."""
+    """Start; False when it was told to stop while it stood by for a relay of an older release."""
     starting, stopping = asyncio.ensure_future(daemon.start()), asyncio.ensure_future(stop.wait())
     await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if daemon.spool.standing_by and not starting.done():
@@ -114,13 +116,6 @@ async def _started(daemon: Daemon, stop: asyncio.Event) -> bool:
     stopping.cancel()
     await starting
     return True
-
-
-async def _told_to_stop(daemon: Daemon, stop: asyncio.Event) -> None:
-    """By a signal; or another relay has taken the spool over, and the service starts this one again, to stand by."""
-    while not stop.is_set() and not daemon.spool.standing_by:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), 1.0)
 
 
 def _calm_collector() -> None:
@@ -149,14 +144,6 @@ def _call(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         loop.call_soon_threadsafe(stop.set)
 
 
-def _say(where: str, error: Exception) -> None:
-    """One failed round of a task that goes on for as long as the daemon does."""
-    if isinstance(error, RelayError):
-        events.trouble(where=where, what=str(error), remedy=error.remedy)
-    else:
-        events.trouble(where=where, what=f"unexpected error: {error!r}", error=error)
-
-
 class Daemon:
     """All rooms of one running relay."""
 
@@ -165,11 +152,11 @@ class Daemon:
         self.settings = settings
         self._inherited = inherited or supervisor.Inherited()
         self._load = load
-        self.clock = SystemClock()
         self.hostname = our_name()
         self.own = OwnMail(settings, self.hostname)
         self.router = LiveRouter(settings, self.own)
         self.spool = build_spool(settings)
+        self.clock = self.spool.clock
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
             settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
@@ -192,6 +179,7 @@ class Daemon:
         self._logins = Judge(Authenticator(()), self._guessing, self.clock)
         self.acceptance = self._acceptance()
         self._up = asyncio.Event()
+        self._duties = Duties(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -203,28 +191,69 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        recovered = await self.spool.recover()
-        for message_id in recovered.uncertain:
-            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
+        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        if not away:
+            await self._recover()
+            await self.courier.recall()
+        self.spool.listen(self._heard)
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self._reroute(await self._stray())
-        await self.scheduler.start()
-        await self.scheduler.drop_unused(self.router.uses)
+        if away:
+            self._spawn(self._take_up_later())
+        else:
+            await self._sort_out()
+            await self.scheduler.start()
+            await self._drop_unused()
         self.started = self.clock.now()
         if self.acceptance is not None:
             self.acceptance.start()
         self._up.set()
-        self._spawn(self._tend())
-        self._spawn(self._watch_overdue())
-        self._spawn(self._watch_alarms())
+        for work in self._duties.work():
+            self._spawn(work)
         self._spawn(self._keep_credentials())
         self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
+
+    async def _recover(self) -> None:
+        """What a stopped or killed relay had under way."""
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+
+    async def _sort_out(self) -> None:
+        await self._reroute(await self._stray())
+
+    async def _drop_unused(self) -> None:
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _take_up_later(self) -> None:
+        """The rest of a start whose database was away: mail is accepted into the local spool until it is there.
+
+        It may go away again: each step is tried until it is done, and done once.
+        """
+        assert isinstance(self.spool, BufferedSpool)
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+        ]  # fmt: skip
+        while steps:
+            try:
+                await steps[0]()
+                del steps[0]
+            except Exception as error:
+                say("start", error)
+                await self.clock.sleep(2.0)
+
+    def _heard(self, news: News) -> None:
+        """Another replica has found the way by which an upstream takes mail."""
+        if news.kind == "memory" and news.text.startswith(PREFIX):
+            self._spawn(self._recall())
+
+    async def _recall(self) -> None:
+        with contextlib.suppress(RelayError):  # it would find the same way by itself
+            await self.courier.recall()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -295,33 +324,6 @@ class Daemon:
         desk = Desk(self.spool, lambda: self._logins, self.router.member)
         return Acceptance(desk, self.listeners, self.hostname, self.settings)
 
-    async def _tend(self) -> None:
-        while True:
-            try:
-                pause = await self.spool.tend(self.clock.now())
-            except Exception as error:
-                _say("upkeep", error)
-                pause = 30.0
-            await self.clock.sleep(pause)
-
-    async def _watch_overdue(self) -> None:
-        """Delays, mail that is given up, summaries of notices."""
-        while True:
-            await self.clock.sleep(self.scheduler.overdue.pause())
-            try:
-                await self.scheduler.overdue.look()
-                await self.scheduler.desk.tend()
-            except Exception as error:
-                _say("notices", error)
-
-    async def _watch_alarms(self) -> None:
-        while True:
-            try:
-                await self.alarms.look()
-            except Exception as error:
-                _say("alerts", error)
-            await self.clock.sleep(PAUSE)
-
     async def _watch_certificates(self) -> None:
         """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
         while True:
@@ -332,14 +334,14 @@ class Daemon:
                     await self.acceptance.renew()
                 self.pages.renew()
             except Exception as error:
-                _say("certificates", error)
+                say("certificates", error)
 
     async def _keep_credentials(self) -> None:
         while True:
             try:
                 pause = await self.keeper.tend()
             except Exception as error:
-                _say("credentials", error)
+                say("credentials", error)
                 pause = KEEPER_PAUSE
             await self.keeper.rest(pause)
 
@@ -383,10 +385,13 @@ class Daemon:
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
-        if settings.spool.url != self.settings.spool.url:
-            events.advice(
-                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
-            )
+        for key in ("url", "local"):
+            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
+                events.advice(
+                    where="reload",
+                    what=f"spool.{key} changed",
+                    remedy="Restart relay to use the other spool.",
+                )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
         await self._listen(settings)

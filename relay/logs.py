@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import datetime
 import logging
+import os
 import re
 import sys
 import threading
@@ -24,6 +25,8 @@ from relay import events
 from relay.settings import Log
 
 RANKS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+"""What the journal reads, and takes away, at the head of a line (sd-daemon(3)): `journalctl -p warning` then works."""
 ROOM = 10_000
 """Lines that may wait while the output is slow. Beyond it debug lines are dropped, and counted."""
 ROOM_INFO = 5 * ROOM
@@ -134,6 +137,18 @@ def _text_value(value: Any) -> str:
     return '"' + visible(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
+def to_journal(stream: TextIO | None) -> bool:
+    """Whether systemd's journal reads this very stream; ``JOURNAL_STREAM`` names it by device and inode (systemd.exec(5))."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    if not named or stream is None:
+        return False
+    try:
+        about = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return named == f"{about.st_dev}:{about.st_ino}"
+
+
 def _chain(form: str) -> list[Processor]:
     if form == "text":
         return [redact, as_text]
@@ -164,6 +179,7 @@ class Writer:
 
     def __init__(self, level: str, form: str, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._prefixed = to_journal(stream or sys.stderr)
         self._entries: deque[Entry] = deque()
         self._some = threading.Event()
         self._urgent = threading.Event()
@@ -237,6 +253,10 @@ class Writer:
         self._write(lines)
 
     def _render(self, entry: Entry) -> str:
+        head = PRIORITIES.get(entry[1], "<3>") if self._prefixed else ""
+        return head + self._shown(entry)
+
+    def _shown(self, entry: Entry) -> str:
         try:
             line: Any = _line(entry)
             for processor in self._processors:

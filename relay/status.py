@@ -10,9 +10,13 @@ from typing import Any
 
 from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
+from relay.schedule.lane import Login
+from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
+from relay.schedule.verdicts import PACE
 from relay.settings import Settings, Upstream
-from relay.spool.contract import Hold, LaneSummary, Spool, lane_name, lane_parts
+from relay.spool.buffered import as_last_seen
+from relay.spool.contract import Hold, LaneSummary, Replica, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
 from relay.tokens.choice import Choice as CredentialChoice
@@ -21,6 +25,9 @@ from relay.tokens.expiry import CredentialState, Ends, credential_states, days_l
 
 COUNTED = ("accepted", "rejected", "delivered", "deferred", "held", "failed", "uncertain", "notified")
 """Events whose number since the start is part of the report."""
+
+
+SLOWED = "Exchange asked this mailbox to slow down; the rate recovers by itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +42,23 @@ class LaneHealth:
     sent_last_minute: int = 0
     limit_per_minute: int = 0
     connections: int = 0
+    last_login: Login | None = None
 
 
 def held_health(
-    hold: Hold, *, transport: str = "", sent: int = 0, limit: int = 0, connections: int = 0
-) -> LaneHealth:
+    hold: Hold, *, transport: str = "", sent: int = 0, limit: int = 0, connections: int = 0,
+    last_login: Login | None = None,
+) -> LaneHealth:  # fmt: skip
     """The health of something held; the server's own words follow the reason."""
     reason = f"{hold.reason} (the server said: {hold.evidence})" if hold.evidence else hold.reason
-    return LaneHealth(transport, "held", reason, hold.remedy, hold.since, sent, limit, connections)
+    return LaneHealth(
+        transport, "held", reason, hold.remedy, hold.since, sent, limit, connections, last_login
+    )
+
+
+def login_row(login: Login | None) -> dict[str, Any] | None:
+    """A mailbox's last login; None when there was none since the start."""
+    return {"time": iso(login.at), "transport": login.transport} if login is not None else None
 
 
 def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict[str, Any]:
@@ -63,6 +79,22 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
         "limit_per_minute": health.limit_per_minute,
         "time_to_drain": _drain(backlog, health),
         "connections": health.connections,
+        "last_login": login_row(health.last_login),
+    }
+
+
+def replica_row(one: Replica) -> dict[str, Any]:
+    """One relay of the group that shares the spool."""
+    return {
+        "name": one.name,
+        "version": one.version,
+        "host": one.host,
+        "pid": one.pid,
+        "started": iso(one.started),
+        "seen": iso(one.seen),
+        "lanes": one.lanes,
+        "state": one.state,
+        "me": one.me,
     }
 
 
@@ -165,29 +197,50 @@ async def report(
     ends: Ends | None = None,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox."""
+    """The whole report. Lanes: those with mail, those in use, and each upstream's default mailbox.
+
+    ``health``: of the lanes that the caller works; of the others, what the spool knows is shown.
+    """
+    spool = as_last_seen(spool)
     summaries = {summary.lane: summary for summary in await spool.lanes()}
+    workers = await spool.workers()
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
-    names += sorted((set(summaries) | set(health)) - set(names))
+    names += sorted((set(summaries) | set(health) | set(workers)) - set(names))
     stats = await spool.stats()
-    holds = await spool.holds()
+    afar = await Afar.look(settings, spool, choices, now or time.time())
     return {
         "version": __version__,
         "started": iso(started) if started is not None else None,
         "listeners": listeners,
         "lanes": [
-            lane_row(name, summaries.get(name), health.get(name) or _idle_health(settings, name, choices))
+            lane_row(name, summaries.get(name), health.get(name) or afar.health(name))
+            | ({"replica": workers[name].name if name in workers else None} if spool.shared else {})
             for name in names
         ],
-        "holds": [hold_row(one) for one in holds],
+        "replicas": [replica_row(one) for one in await spool.replicas()],
+        "holds": [hold_row(one) for one in afar.holds],
         "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),
         "credentials": await asyncio.to_thread(
             _credentials, settings, now or time.time(), credentials or {}, ends or {}
         ),
         "counters": {name: events.counts[name] for name in COUNTED},
-        "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
+        "spool": spool_row(stats),
     }
+
+
+def spool_row(stats: SpoolStats) -> dict[str, Any]:
+    """The spool of the report; ``local``: what waits in this host's own one beside it, null without such a one."""
+    row = {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free}
+    local = stats.local
+    if local is None:
+        return {**row, "local": None}
+    times = {
+        name: iso(moment) if moment is not None else None
+        for name, moment in (("oldest", local.oldest), ("since", local.since))
+    }
+    mine = {"url": local.url, "messages": local.messages, "bytes": local.bytes, "free": local.free}
+    return {**row, "local": {**mine, **times, "reason": local.reason or None}}
 
 
 def _credentials(
@@ -200,28 +253,53 @@ def _credentials(
     ]
 
 
-def _idle_health(settings: Settings, name: str, choices: Mapping[str, Choice]) -> LaneHealth:
-    upstream = lane_parts(name)[0]
-    transport = transport_of(settings, upstream, choices.get(upstream))
-    limits = [one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream]
-    return LaneHealth(transport=transport, limit_per_minute=limits[0] if limits else 0)
+@dataclass(frozen=True, slots=True)
+class Afar:
+    """What the spool knows of lanes that nobody works, or another replica does."""
+
+    settings: Settings
+    choices: Mapping[str, Choice]
+    now: float
+    holds: list[Hold]
+    sent: dict[str, int]
+    paces: dict[str, str]
+
+    @classmethod
+    async def look(cls, settings: Settings, spool: Spool, choices: Mapping[str, Choice], now: float) -> Afar:
+        """Read it. Raises SpoolError."""
+        return cls(
+            settings,
+            choices,
+            now,
+            await spool.holds(),
+            await spool.sent_last_minute(now),
+            await spool.remembered(PACE),
+        )
+
+    def health(self, name: str) -> LaneHealth:
+        """One lane."""
+        upstream = lane_parts(name)[0]
+        transport = transport_of(self.settings, upstream, self.choices.get(upstream))
+        limits = [one.limits for one in self.settings.upstreams if one.name == upstream]
+        limiter = MailboxLimiter(limits[0] if limits else NO_LIMITS)
+        limiter.recall(self.paces.get(PACE + name))
+        limiter.sent_last_minute(self.now)
+        sent = self.sent.get(name, 0)
+        for hold in self.holds:
+            if hold.scope in ("lane", "upstream") and hold.key in (name, upstream):
+                return held_health(hold, transport=transport, sent=sent, limit=limiter.limit)
+        state, reason = ("slowed", SLOWED) if limiter.slowed else ("open", "")
+        return LaneHealth(transport, state, reason, sent_last_minute=sent, limit_per_minute=limiter.limit)
 
 
 async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
     from relay.keeper import known_ends
 
-    spool = build_spool(settings.spool)
+    spool = as_last_seen(build_spool(settings.spool))
     await spool.open(owner=False)
     try:
-        health, choices = {}, choices_of(await spool.remembered(PREFIX))
-        for summary in await spool.lanes():
-            idle = _idle_health(settings, summary.lane, choices)
-            for hold in await spool.holds():
-                if hold.scope != "sender" and hold.key in (summary.lane, lane_parts(summary.lane)[0]):
-                    health[summary.lane] = held_health(
-                        hold, transport=idle.transport, limit=idle.limit_per_minute
-                    )
+        choices = choices_of(await spool.remembered(PREFIX))
         listeners = [
             {"bind": one.bind, "connections": 0, "accepted": 0, "rejected": 0} for one in settings.listeners
         ]
@@ -231,7 +309,7 @@ async def offline(settings: Settings) -> dict[str, Any]:
             spool,
             started=None,
             listeners=listeners,
-            health=health,
+            health={},
             tokens={},
             choices=choices,
             ends=ends,

@@ -122,6 +122,28 @@ def test_links_within_the_project_lead_somewhere(document: Path) -> None:
             assert anchor in slugs, f"{document.name}: {target}"
 
 
+def test_every_measurement_that_is_named_exists() -> None:
+    """`benchmarks.NAME` in any document is a module, and each module is named in performance.md."""
+    modules = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    named = {
+        name
+        for page in documents()
+        for name in re.findall(r"\bbenchmarks\.(\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert named <= modules
+    parts = {
+        path.stem for path in (ROOT / "benchmarks").glob("*.py") if "kit.command(" in path.read_text()
+    } - {"kit"}
+    assert parts | {"alternatives"} <= named
+
+
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md leads to each of them, by what a reader wants."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages <= set(re.findall(r"\]\(([a-z0-9-]+\.md)", index))
+
+
 def test_readme_names_the_eight_fields() -> None:
     """Each field of the set-up guide stands beside its key and its variable."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"*"},
     "daemon": {"*"},
     "answering": {"*"},
+    "duties": {"*"},
     "liverouter": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},

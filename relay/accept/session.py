@@ -23,7 +23,6 @@ from relay.message import Recipient, Reply
 
 ERRORS = 10
 """Junk commands, wrong orders and syntax errors after which the connection is closed (Postfix: 20)."""
-
 IDLE_COMMANDS = 1000
 """Commands without a message in between; mailers that keep a connection open with NOOP stay far below."""
 
@@ -178,8 +177,10 @@ class Connection(TransferChannel):
             self._say(replies.UNKNOWN)
         return None
 
-    def _mistake(self, line: bytes) -> Pending:
-        """Answer with an error that counts."""
+    def _mistake(self, line: bytes, phase: str = "") -> Pending:
+        """Answer with an error that counts; with a ``phase`` it goes into the log: a device may never get further."""
+        if phase:
+            self._note_refusal(phase, line)
         if self._count_error():
             self._say(line)
         return None
@@ -229,16 +230,16 @@ class Connection(TransferChannel):
         found = _MAIL.match(text)
         refusal = self._login_missing() or (replies.NESTED if self._letter else None)
         if refusal or not found:
-            self._mistake(refusal or replies.MAIL_SYNTAX)
+            self._mistake(refusal or replies.MAIL_SYNTAX, "mail")
             return
         try:
             path = parse_path(found[1])
             parameters = mail_parameters(path.rest)
         except (BadAddress, BadParameter, UnknownParameter) as error:
-            self._mistake(_syntax_reply(error, "5.1.7", "sender"))
+            self._mistake(_syntax_reply(error, "5.1.7", "sender"), "mail")
             return
         if not path.address.isascii() and not parameters.smtputf8:
-            self._mistake(replies.NEED_UTF8)
+            self._mistake(replies.NEED_UTF8, "mail")
             return
         refusal = self._sender_refusal(path.address, parameters.size)
         refusal = refusal or await self._setup.intake.has_room(parameters.size)
@@ -274,7 +275,7 @@ class Connection(TransferChannel):
             if not path.address:
                 raise BadAddress("the null path cannot receive")
         except (BadAddress, BadParameter, UnknownParameter) as error:
-            self._mistake(_syntax_reply(error, "5.1.3", "recipient"))
+            self._mistake(_syntax_reply(error, "5.1.3", "recipient"), "rcpt")
             return
         self._add_recipient(self._letter, path.address, parameters.notify, parameters.orcpt)
 
@@ -284,7 +285,7 @@ class Connection(TransferChannel):
         if "@" not in address:
             address = self._setup.intake.settings.postmaster or ""
         if not address.isascii() and not letter.parameters.smtputf8:
-            self._mistake(replies.NEED_UTF8)
+            self._mistake(replies.NEED_UTF8, "rcpt")
             return
         if len(letter.recipients) >= self._setup.limits.recipients:
             self._overshoot(letter)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from relay.check.bounds import HOST, in_thread
-from relay.control import ask, control_path
+from relay.control import ask, channels
 from relay.errors import ControlError
 from relay.settings import Settings
 
@@ -31,8 +31,7 @@ async def find_running(settings: Settings) -> Running:
 
 
 def _may_be_another_users(settings: Settings) -> bool:
-    path = control_path(settings)
     try:
-        return path.exists() and not os.access(path, os.W_OK)
+        return any(path.exists() and not os.access(path, os.W_OK) for path in channels(settings))
     except PermissionError:  # not even the folder may be looked into
         return True

@@ -6,14 +6,18 @@ standard error, data to standard output.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from relay import logs
 from relay.errors import RelayError
 
 MODULES: dict[str, str] = {
@@ -55,9 +59,13 @@ def tell(error: RelayError) -> int:
     from relay.config.faults import ConfigError
 
     wrong_config = isinstance(error, ConfigError)
-    typer.echo(f"relay: {error}", err=True)
+    lines = f"relay: {error}".splitlines()
     if error.remedy and not wrong_config:
-        typer.echo(f"  {error.remedy}", err=True)
+        lines += f"  {error.remedy}".splitlines()
+    # as a service, whose start or reload failed: the journal is told that it is an error
+    mark = logs.PRIORITIES["error"] if logs.to_journal(sys.stderr) else ""
+    for line in lines:
+        typer.echo(mark + line, err=True)
     return 2 if wrong_config else 1
 
 
@@ -106,4 +114,23 @@ def _add(app: typer.Typer, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    build_app(words[0] if words else None)(args=words, prog_name="relay")
+    try:
+        build_app(words[0] if words else None)(args=words, prog_name="relay")
+    except SystemExit as end:
+        _leave_behind(end.code if isinstance(end.code, int) else 1 if end.code else 0)
+        raise
+
+
+def _leave_behind(status: int) -> None:
+    """End at once where a thread is still at work that nobody waits for: a token asked for, a server that hangs.
+
+    Inside OpenSSL it would meet what the interpreter's own end has freed, and turn a clean stop into a crash (SIGSEGV).
+    """
+    logs.close()
+    if not any(one.daemon for one in threading.enumerate() if one is not threading.current_thread()):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        # closed, a broken pipe, or none at all
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)

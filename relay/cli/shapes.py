@@ -25,6 +25,7 @@ def message_shape(view: MessageView) -> dict[str, Any]:
         "next_attempt": iso(view.next_attempt),
         "reason": view.reason,
         "remedy": view.remedy,
+        **({"replica": view.replica} if view.replica else {}),
         "recipients": [
             {"address": one.address, "state": str(one.state), "code": one.code, "text": one.text}
             for one in view.recipients

@@ -49,6 +49,7 @@ def show(shape: Shape) -> None:
         [("version", shape.get("version")), ("started", local(started) if started else "not running")]
     )
     _table("Listeners", ("bind", "connections", "accepted", "rejected"), shape.get("listeners", ()))
+    _replicas(shape.get("replicas", ()))
     _lanes(shape.get("lanes", ()))
     for lane in shape.get("lanes", ()):
         _trouble(lane)
@@ -66,9 +67,21 @@ def _table(title: str, columns: Sequence[str], items: Sequence[Shape]) -> None:
         show_table(title, columns, [[item.get(column) for column in columns] for item in items])
 
 
+def _replicas(replicas: Sequence[Shape]) -> None:
+    """The relays that share the spool, where several may."""
+    rows = [
+        (one.get("name"), one.get("state"), one.get("lanes"), local(one.get("seen")), one.get("version"))
+        for one in replicas
+    ]
+    if rows:
+        typer.echo("")
+        show_table("Replicas", ("replica", "state", "lanes", "seen", "version"), rows, right=("lanes",))
+
+
 def _lanes(lanes: Sequence[Shape]) -> None:
     if not lanes:
         return
+    shared = any("replica" in lane for lane in lanes)
     rows = [
         (
             f"{lane.get('upstream')}/{lane.get('mailbox')}",
@@ -78,10 +91,12 @@ def _lanes(lanes: Sequence[Shape]) -> None:
             local(lane.get("oldest")),
             f"{lane.get('sent_last_minute') or 0}/{lane.get('limit_per_minute') or 'no limit'}",
             duration(lane.get("time_to_drain")),
+            *([lane["replica"] or "nobody"] if shared else []),
         )
         for lane in lanes
     ]
-    columns = ("lane", "transport", "state", "backlog", "oldest", "sent/min", "drained in")
+    columns = ["lane", "transport", "state", "backlog", "oldest", "sent/min", "drained in"]
+    columns += ["replica"] if shared else []
     typer.echo("")
     show_table("Lanes", columns, rows, right=("backlog",))
 
@@ -182,3 +197,19 @@ def _spool(spool: Shape) -> None:
                 ("free", octets(spool.get("free"))),
             ]
         )
+        _local(spool.get("local") or {})
+
+
+def _local(mine: Shape) -> None:
+    """The local spool beside a shared one: shown when anything waits there, or new mail goes there."""
+    if not mine:
+        return
+    typer.echo("")
+    fields = [("local spool", mine.get("url")), ("messages", str(mine.get("messages")))]
+    if mine.get("messages"):
+        fields += [("size", octets(mine.get("bytes"))), ("oldest", local(mine.get("oldest")))]
+    show_fields([*fields, ("free", octets(mine.get("free")))])
+    if mine.get("since"):
+        typer.echo(f"\nNew mail goes into the local spool since {local(mine.get('since'))}")
+        typer.echo(f"  why:    {visible(str(mine.get('reason')))}")
+        typer.echo("  remedy: mend the database; what waits here is forwarded by itself, in its order")

@@ -79,6 +79,10 @@ class Budget:
         del account.samples[: len(summary.samples)]
         account.since = now
 
+    def is_over(self, now: float) -> bool:
+        """Whether nothing is owed and nothing counts any more: it may be forgotten."""
+        return not any(one.count or self._fresh(one, now) for one in self._accounts.values())
+
     def next_due(self, now: float) -> float | None:
         """When `owed` will have something; ``now`` when it has already, None when nothing is kept back."""
         times = [self._place(one, now) for one in self._accounts.values() if one.count]

@@ -286,6 +286,10 @@ class Answers:
             done = dataclasses.replace(done, keep=False, withdraw=True, hold_key=None)
         return done, reply
 
+    def expects(self, message_id: str) -> bool:
+        """Whether its client waits, or waited, at this process."""
+        return message_id in self._tickets
+
     def returned(self, message_ids: list[str]) -> None:
         """Claimed messages went back to the queue unsent."""
         for message_id in message_ids:

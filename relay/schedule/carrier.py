@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter, deque
+from contextlib import AsyncExitStack
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay import events
 from relay.deliver.contract import Connection
-from relay.errors import SpoolError
+from relay.errors import SpoolError, SpoolLost
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
@@ -56,9 +57,9 @@ class Carrier:
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
         connection: Connection | None = None
-        async with self._scheduler.connections:
+        async with AsyncExitStack() as place:
             try:
-                connection = await self._open()
+                connection = await self._open(place)
                 if connection is not None:
                     await self._carry(connection)
             except Exception as error:
@@ -80,19 +81,21 @@ class Carrier:
                     task.cancel()
                 return
 
-    async def _open(self) -> Connection | None:
+    async def _open(self, place: AsyncExitStack) -> Connection | None:
+        """Dial, once there is a place; it is kept until ``place`` is closed."""
         lane, task = self._lane, asyncio.current_task()
         assert task is not None
         lane.opening[task] = self._scheduler.clock.now()
         try:
             async with self._scheduler.dialling:
+                await place.enter_async_context(self._scheduler.connections.place())
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
             await self._scheduler.verdicts.could_not_open(lane, trouble)
             return None
         finally:
             lane.opening.pop(task, None)
-        lane.transport = connection.transport
+        lane.logged_in(connection.transport, self._scheduler.clock.now())
         try:
             await self._scheduler.verdicts.opened(lane)
         except BaseException:
@@ -105,11 +108,11 @@ class Carrier:
         assert task is not None
         lane.connected += 1
         try:
-            while connection.usable() and not self._scheduler.stopping:
+            while connection.usable() and not self._scheduler.stopping and not lane.leaving:
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
                 leave = None if paused or (held and not self._probe) else self._take()
-                if leave is None and (held or paused):
+                if leave is None and (held or paused or self._scheduler.connections.wanted):
                     return
                 if leave is None:
                     lane.wake.set()
@@ -222,6 +225,11 @@ class Carrier:
         while True:
             try:
                 await self._scheduler.spool.settle(done, now)
+            except SpoolLost as error:
+                # whoever has it now has said that it is uncertain
+                events.trouble(where=f"message {done.id}", what=f"its outcome was not written: {error}")
+                self._scheduler.answers.settled(done.id, answer)
+                return
             except SpoolError as error:
                 # The outcome must not be lost: Exchange may have the message already.
                 self._scheduler.unwritten.waits(done.id, error)
@@ -234,7 +242,7 @@ class Carrier:
             if done.due is not None:
                 self._lane.next_due = min(self._lane.next_due or done.due, done.due)
                 self._lane.wake.set()
-            self._scheduler.answers.settled(done.id, answer)
+            await self._scheduler.sharing.answered(claim, answer)
             await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return

@@ -6,25 +6,21 @@ Notices are composed by the report room; this one decides and stores them. They 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from relay import events
 from relay.clock import Clock
-from relay.errors import SpoolError
 from relay.message import Client, Content, Envelope, Outcome, Recipient, Result
 from relay.report import bulletin, notice
-from relay.report.budget import Budget
 from relay.report.contract import About, Composed, Fate, Kind
+from relay.schedule.accounts import Accounts
 from relay.spool.contract import Claim, NewMail, NewMessage, Settlement, Spool
 
 OWN_MAIL = "relay itself"
 """`Client.listener` of our own mail: it came through none."""
-_BUDGET = "notices:budget"
 _SUMMED = "in a summary"
 _EXPIRED = "5.4.7"
 """Delivery time expired (RFC 3463 section 3.5): what ended it, whatever the last temporary answer was."""
@@ -69,19 +65,11 @@ class Desk:
         self._spool = spool
         self._post = post
         self._clock = clock
-        self._budget = Budget()
-        self._changes = self._saved = 0
-        """How often the counts have changed, and how many of these changes are on disk."""
-        self._saving = asyncio.Lock()
+        self._accounts = Accounts(spool, clock)
 
     async def load(self) -> None:
-        """Take up the counts from before a restart."""
-        kept = (await self._spool.remembered(_BUDGET)).get(_BUDGET)
-        if kept:
-            try:
-                self._budget = Budget.restore(json.loads(kept))
-            except ValueError as error:
-                events.trouble(where="notices", what=f"the counts of earlier notices cannot be read: {error}")
+        """Take up the counts of an earlier release. Raises SpoolError."""
+        await self._accounts.adopt()
 
     async def about_outcomes(self, claim: Claim, done: Settlement, content: Content | None) -> Settlement:
         """The settlement of an attempt, with the notices that its outcomes call for."""
@@ -186,11 +174,8 @@ class Desk:
         done: Settlement,
         content: Content | None,
     ) -> Settlement:
-        taken = self._budget.take(to, self._clock.now(), bulletin.line(kind, about, fates))
-        self._change()
-        await (
-            self._remember()
-        )  # before the outcome: a kill in between makes the bound stricter, never loses a summary
+        # before the outcome: a kill in between makes the bound stricter, never loses a summary
+        taken = await self._accounts.take(to, bulletin.line(kind, about, fates))
         if not taken:
             return _said(done, f"{_SUMMED} to {to}")
         attempted = "host" in done.details  # else it is a decision, made some time after the last attempt
@@ -236,9 +221,9 @@ class Desk:
         return own_mail(composed, out, self._post.hostname)
 
     async def tend(self) -> None:
-        """Send the summaries that are owed, and remember the counts."""
+        """Send the summaries that are owed. Raises SpoolError."""
         now = self._clock.now()
-        for owed in self._budget.owed(now):
+        for owed in await self._accounts.owed():
             out = self._post.outgoing(owed.to)
             if out is None:
                 continue
@@ -247,9 +232,7 @@ class Desk:
                 since=owed.since, now=now, message_id=new_id(self._post.hostname),
             )  # fmt: skip
             await self.send(composed, out)
-            self._budget.settled(owed, now)
-            self._change()
-        await self._remember()
+            await self._accounts.settled(owed)
 
     async def send(self, composed: Composed, out: Outgoing) -> None:
         """Store a mail of ours by itself."""
@@ -257,22 +240,6 @@ class Desk:
         draft = self._spool.draft()
         await draft.write(mail.body)
         await draft.commit(mail.message)
-
-    def _change(self) -> None:
-        self._changes += 1
-
-    async def _remember(self) -> None:
-        """Write the counts down; callers that come together share one write."""
-        mine = self._changes
-        async with self._saving:
-            if self._saved >= mine:
-                return
-            changes = self._changes
-            try:
-                await self._spool.remember(_BUDGET, json.dumps(self._budget.export()))
-                self._saved = changes
-            except SpoolError as error:
-                events.trouble(where="notices", what=str(error), remedy=error.remedy)
 
 
 def new_id(hostname: str) -> str:

@@ -57,7 +57,11 @@ class Holds:
         now = self._scheduler.clock.now()
         if probe_now:
             found = [dataclasses.replace(hold, probes=0, next_probe=now) for hold in found]
-        self._known = {(hold.scope, hold.key): hold for hold in found}
+            for hold in found if self._scheduler.spool.shared else ():
+                await self._scheduler.spool.hold(hold)  # the others may be those who try
+        before, self._known = self._known, {(hold.scope, hold.key): hold for hold in found}
+        for hold in [one for key, one in before.items() if key not in self._known]:
+            _tell_over(hold, "an operator ended it")
         for upstream in self._scheduler.upstreams.values():
             upstream.hold = self._known.get((Scope.UPSTREAM, upstream.name))
         for lane in self._scheduler.lanes.values():
@@ -213,7 +217,9 @@ class Holds:
             if one.scope == Scope.MESSAGE and one.code == hold.code and one.key.split("|")[0] in names:
                 await self._over(one, "it works again")
         for name in names:
-            await self._scheduler.pools.join(name)
+            # a pool lies within one upstream: when all of that was held, none of its mail has moved
+            if hold.scope != Scope.UPSTREAM:
+                await self._scheduler.pools.join(name)
             self._scheduler.kick(name)
 
     async def _over(self, hold: Hold, why: str) -> None:
@@ -223,8 +229,7 @@ class Holds:
         for lane in self._scheduler.lanes.values():
             self.apply(lane)
             lane.wake.set()
-        name = hold.key.split("|")[0]
-        events.released(lane=name, scope=hold.scope, why=why, code=hold.code)
+        _tell_over(hold, why)
         await self._write(lambda: self._end(hold), lambda: (hold.scope, hold.key) not in self._known)
 
     async def _end(self, hold: Hold) -> None:
@@ -279,16 +284,26 @@ class Holds:
             return False
         return not (lane.upstream.hold is not None and lane.upstream.probing)
 
-    def probing(self, lane: Lane) -> None:
-        """A try starts: no other lane tries the same, and the next one comes later, whatever this one says."""
+    async def may_probe(self, lane: Lane) -> bool:
+        """A try starts: nobody else tries the same, and the next one comes later, whatever this one says.
+
+        False when another replica has begun one, for this lane's upstream.
+        """
         hold = lane.the_hold()
         if hold is None:
-            return
+            return True
         now = self._scheduler.clock.now()
-        self._trying.add((hold.scope, hold.key))
-        lane.upstream.probing = lane.name if lane.upstream.hold is not None else ""
         later = dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0))
         self._put(lane, later)
+        if not await self._claim_probe(later, now):
+            return False
+        self._trying.add((hold.scope, hold.key))
+        lane.upstream.probing = lane.name if lane.upstream.hold is not None else ""
+        return True
+
+    async def _claim_probe(self, later: Hold, now: float) -> bool:
+        assert later.next_probe is not None
+        return await self._scheduler.spool.claim_probe(later.scope, later.key, now, later.next_probe)
 
     def probed(self, lane: Lane) -> None:
         """A connection is closed: if it was the try's, whoever of the upstream is due may try next."""
@@ -328,9 +343,16 @@ class Holds:
         return inf if hold.at_login or hold.next_probe is None else hold.next_probe + _UNTRIED
 
     async def _try_one(self, lane: Lane, hold: Hold, now: float) -> None:
-        self._put(lane, dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0)))
+        later = dataclasses.replace(hold, next_probe=now + next_probe(PROBES, hold.probes, 0.0))
+        self._put(lane, later)
+        if not await self._claim_probe(later, now):
+            return
         if await self._scheduler.spool.release_key(hold.key, now, limit=1):
             self._trying.add((hold.scope, hold.key))
             lane.may_have_work = True
         elif not await self._scheduler.spool.keeps(hold.key):
             await self._over(hold, _NO_MAIL)
+
+
+def _tell_over(hold: Hold, why: str) -> None:
+    events.released(lane=hold.key.split("|")[0], scope=hold.scope, why=why, code=hold.code)

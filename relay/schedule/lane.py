@@ -36,6 +36,16 @@ Pair = tuple[str, str]
 """A source and one of its recipients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The last time that the lane's mailbox could be logged in to."""
+
+    at: float
+    """Wall seconds."""
+    transport: str
+    """``smtp``: XOAUTH2 was accepted. ``graph``: a token is held; Graph has no login of its own."""
+
+
 @dataclass(slots=True)
 class UpstreamState:
     """What the lanes of one upstream share."""
@@ -92,6 +102,8 @@ class Lane:
         """Connections past their handshake."""
         self.begun_ahead = 0
         """Attempts written down whose turn on a connection is still to come."""
+        self.leaving = False
+        """It is given to another replica: nothing more is claimed, connections end after their message."""
         self.may_have_work = True
         self.backlog = 0
         """Messages that wait in the spool, when the last look was asked for more than it took."""
@@ -106,6 +118,8 @@ class Lane:
         """Why it rests, while it does."""
         self.trouble_since = 0.0
         self.transport = ""
+        self.last_login: Login | None = None
+        """None: there was none in this process; perhaps no mail needed one."""
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._under_way: Counter[Pair] = Counter()
@@ -282,6 +296,12 @@ class Lane:
         return max(1, self.connected - sum(not one.done() for one in self._waiting))
 
     @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do here, now or at a time that is known."""
+        apart = self.held_senders or self.held_messages or self.the_hold() is not None
+        return not (self.busy or self.may_have_work or self.next_due is not None or apart)
+
+    @property
     def busy(self) -> bool:
         """Whether it has claimed mail in its hands, or connections."""
         return bool(self.carriers or self.ready or self.owed or self.shelved)
@@ -318,6 +338,11 @@ class Lane:
             self.trouble_since = now
         self.trouble = trouble.outcome
         return self.resting_until
+
+    def logged_in(self, transport: str, now: float) -> None:
+        """Exchange let a connection of this mailbox in."""
+        self.transport = transport
+        self.last_login = Login(now, transport)
 
     def well(self) -> None:
         """A connection was made."""

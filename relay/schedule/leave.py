@@ -104,7 +104,7 @@ class Leave:
 
     def crowded(self, most: int) -> None:
         """See the contract."""
-        self._scheduler.learn_most(self._lane, most)
+        self._scheduler.verdicts.learn_most(self._lane, most)
 
     async def __call__(self) -> None:
         """See the contract."""

@@ -6,11 +6,13 @@ instant in between, so any 60 s as the server sees them hold at most the limit, 
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import deque
 from typing import NamedTuple
 
 from relay.settings import MailboxLimits
-from relay.spool.contract import Usage
+from relay.spool.contract import Debt, Usage
 
 MINUTE = 60.0
 DAY = 86_400.0
@@ -22,6 +24,10 @@ _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
 
+NO_LIMITS = MailboxLimits(
+    connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
+)
+"""Of an upstream that the configuration does not name any more."""
 _IN_ONE_PIECE = 10
 """A message is kept together while it needs no more than this part of a minute's limit (3 of 30)."""
 
@@ -76,6 +82,7 @@ class MailboxLimiter:
         self._slowed_to: int | None = None
         self._recovers = 0.0
         self._paused_until = 0.0
+        self._debts: deque[Debt] = deque(usage.debts if usage else ())
 
     def update(self, limits: MailboxLimits) -> None:
         """New limits after a reload; what was used stays counted."""
@@ -83,8 +90,25 @@ class MailboxLimiter:
 
     @property
     def limit(self) -> int:
-        """Messages a minute at present; 0 for no limit."""
-        return self._limits.messages_per_minute if self._slowed_to is None else self._slowed_to
+        """Messages a minute at present; 0 for no limit. What a lost replica may still send is not for us to send."""
+        most = self._limits.messages_per_minute if self._slowed_to is None else self._slowed_to
+        return max(1, most - sum(debt.messages for debt in self._debts)) if most else 0
+
+    def in_debt(self, now: float) -> bool:
+        """Whether connections of a lost replica may still be open at this mailbox."""
+        self._forget(now)
+        return bool(self._debts)
+
+    def export(self) -> str:
+        """How it is slowed down, for whoever works the mailbox next."""
+        return json.dumps([self._slowed_to, self._recovers, self._paused_until])
+
+    def recall(self, kept: str | None) -> None:
+        """Take up what `export` gave; what cannot be read is learned anew."""
+        with contextlib.suppress(ValueError, TypeError):
+            slowed, recovers, paused = json.loads(kept or "")
+            self._recovers, self._paused_until = float(recovers), float(paused)
+            self._slowed_to = None if slowed is None else max(1, int(slowed))
 
     @property
     def slowed(self) -> bool:
@@ -177,7 +201,7 @@ class MailboxLimiter:
         self._paused_until = max(self._paused_until, now + wait)
         if already:
             return  # replies to what was under way say the same once more
-        base = self.limit or max(2, len(self._stamps))
+        base = self.limit or max(2, len(self._stamps))  # already without what is a lost replica's
         self._slowed_to = max(1, base // 2)
         self._recovers = self._paused_until + _RECOVERY
 
@@ -192,6 +216,8 @@ class MailboxLimiter:
         return (self._recipients + self._people_under_way) / most if most else 0.0
 
     def _forget(self, now: float) -> None:
+        while self._debts and self._debts[0].until <= now:
+            self._debts.popleft()
         while self._stamps and self._stamps[0] + MINUTE + _MARGIN <= now:
             self._stamps.popleft()
         while self._day and self._day[0][0] + DAY + MINUTE <= now:

@@ -23,10 +23,12 @@ from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
 from relay.schedule.lane import Lane, UpstreamState
-from relay.schedule.limits import MailboxLimiter
+from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.overdue import Overdue
+from relay.schedule.places import Places
 from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
+from relay.schedule.sharing import Sharing
 from relay.schedule.telling import Unwritten
 from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
@@ -38,11 +40,6 @@ _DIALS = 20
 """Connections being made at once, over all lanes: a rule that keeps senders makes a lane for each of them."""
 _CONNECTIONS = 500
 """Connections open at once, over all lanes: within the usual 1,024 file descriptors, clients included."""
-_LEARNED = "recipients-per-message:"
-"""Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
-_NO_LIMITS = MailboxLimits(
-    connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
-)
 
 
 class Scheduler:
@@ -63,6 +60,8 @@ class Scheduler:
         self.identity = identity
         """The From address that today's rules give a message: what a sender's hold is about."""
         self.stopping = False
+        self.lost = False
+        """The other replicas have given this one up: nothing runs until it takes part again."""
         self.lanes: dict[str, Lane] = {}
         self.upstreams: dict[str, UpstreamState] = {}
         self.rules = _rules(settings)
@@ -75,8 +74,9 @@ class Scheduler:
         self.answers = Answers(spool, clock, self._hold_in_the_way, self.lanes)
         self._settings = settings
         self.dialling = asyncio.Semaphore(_DIALS)
-        self.connections = asyncio.Semaphore(_CONNECTIONS)
-        self._runners: dict[str, asyncio.Task[None]] = {}
+        self.connections = Places(_CONNECTIONS)
+        self.sharing = Sharing(self)
+        self.runners: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -84,8 +84,18 @@ class Scheduler:
     async def start(self) -> None:
         """Take up what the spool holds; returns once every lane is under way."""
         self.spool.subscribe(self.kick)
+        self.sharing.start()
+        await self.take_up()
+
+    async def take_up(self) -> None:
+        """Everything from the beginning, as the spool has it."""
+        await self.verdicts.recall()
         await self.holds.load(probe_now=True, anew=True)
         await self.desk.load()
+        await self.look()
+
+    async def look(self) -> None:
+        """A runner for every lane that has mail, or a hold to try; it ends at once where another replica works it."""
         for summary in await self.spool.lanes():
             lane = self._lane(summary.lane)
             lane.next_due = summary.next_due
@@ -96,9 +106,10 @@ class Scheduler:
         """Claim nothing more; let what is under way finish for ``seconds``, then cut it off. Never raises."""
         self.stopping = True
         self.answers.close()
-        for task in self._runners.values():
+        await self.spool.leaving()
+        for task in self.runners.values():
             task.cancel()
-        await asyncio.gather(*self._runners.values(), return_exceptions=True)
+        await asyncio.gather(*self.runners.values(), return_exceptions=True)
         for lane in self.lanes.values():
             lane.call_all()
             for task in lane.opening:
@@ -106,14 +117,20 @@ class Scheduler:
             lane.owed += lane.give_back()
             with contextlib.suppress(SpoolError):  # the next start finds them
                 await self._return(lane)
+        await self._let_go(lane for lane in self.lanes.values() if not lane.carriers)
         carriers = [task for lane in self.lanes.values() for task in lane.carriers]
         if carriers:
             _, late = await asyncio.wait(carriers, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self._let_go(self.lanes.values())
         for task in self._tasks:
             task.cancel()
+
+    async def _let_go(self, lanes: Iterable[Lane]) -> None:
+        """Others may go on with these lanes."""
+        await asyncio.gather(*(self.spool.let_go(lane.name) for lane in lanes), return_exceptions=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the lanes, until it ends or the scheduler stops."""
@@ -159,10 +176,19 @@ class Scheduler:
         """Whether a retired lane is idle, and is now forgotten. Mail that comes later makes it anew."""
         if not lane.retired or lane.busy or lane.may_have_work or lane.next_due is not None:
             return False
-        del self.lanes[lane.name]
-        del self._runners[lane.name]
-        lane.upstream.lanes.discard(lane.name)
+        self.drop(lane)
         return True
+
+    def drop(self, lane: Lane) -> None:
+        """Nothing is known of this lane any more."""
+        self.lanes.pop(lane.name, None)
+        self.runners.pop(lane.name, None)
+        lane.upstream.lanes.discard(lane.name)
+
+    def works(self, name: str) -> bool:
+        """Whether a lane is worked here, as far as this process knows."""
+        task = self.runners.get(name)
+        return task is not None and not task.done() and self.lanes[name].limits_known
 
     def default_lane(self, upstream: str) -> str:
         """The lane of an upstream's default mailbox; empty when there is no such upstream."""
@@ -211,24 +237,28 @@ class Scheduler:
         for one in self._settings.upstreams:
             if one.name == upstream:
                 return one.limits, one.batch_size
-        return _NO_LIMITS, 1
+        return NO_LIMITS, 1
 
     def _ensure_runner(self, lane: Lane) -> None:
-        task = self._runners.get(lane.name)
-        if not self.stopping and (task is None or task.done()):
-            self._runners[lane.name] = asyncio.create_task(self._run(lane), name=f"lane {lane.name}")
+        task = self.runners.get(lane.name)
+        if not self.stopping and not self.lost and (task is None or task.done()):
+            self.runners[lane.name] = asyncio.create_task(self._run(lane), name=f"lane {lane.name}")
 
     async def _run(self, lane: Lane) -> None:
+        if not await self.sharing.take(lane):
+            return
         while True:
             lane.wake.clear()
             try:
                 planned_at = await self._step(lane)
                 if planned_at is None:
                     continue
-                if self._forget(lane):
+                if await self.sharing.handed_over(lane) or self._forget(lane):
                     return
                 look = outlook.next_look(self.holds, lane, planned_at)
-                pause = None if look is None else max(0.001, look - self.clock.now())
+                pause = self.sharing.patience(
+                    lane, None if look is None else max(0.001, look - self.clock.now())
+                )
             except SpoolError as error:
                 self._stumble(lane, error, error.remedy)
                 pause, lane.may_have_work = _AGAIN, True  # what could not be claimed is still there
@@ -240,6 +270,7 @@ class Scheduler:
                 async with asyncio.timeout(pause):
                     await lane.wake.wait()
             except TimeoutError:
+                self.sharing.rested(lane)
                 if lane.next_due is not None and lane.next_due <= self.clock.now():
                     lane.may_have_work = True
 
@@ -250,29 +281,19 @@ class Scheduler:
             lane.trouble_since = self.clock.now()
         lane.trouble = Outcome(Result.DEFERRED, Scope.LANE, reason=str(error), remedy=remedy, code="spool")
 
-    async def _know_usage(self, lane: Lane) -> None:
-        if not lane.limits_known:
-            lane.limiter = MailboxLimiter(lane.limits, await self.spool.usage(lane.name, self.clock.now()))
-            lane.remember((await self.spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
-            lane.limits_known = True
-
-    def learn_most(self, lane: Lane, recipients: int) -> None:
-        """Exchange took no more than so many in one message: known from now on, after a restart as well."""
-        lane.learn_most(recipients, self.clock.now())
-        self.spawn(self._remember_most(lane))
-
-    async def _remember_most(self, lane: Lane) -> None:
-        with contextlib.suppress(SpoolError):  # then a restart learns it anew
-            await self.spool.remember(_LEARNED + lane.name, lane.learned())
-
     async def _step(self, lane: Lane) -> float | None:
         """Do what the planner says. None: plan again at once; else the moment at which there was nothing more to do."""
-        await self._know_usage(lane)
+        if not lane.limits_known:
+            await self.verdicts.know(lane)
         await self._return(lane)
         await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":
             lane.quiet()
         now = self.clock.now()
+        if lane.leaving:
+            lane.owed += lane.give_back()
+            await self._return(lane)
+            return now
         step = plan(outlook.view(self.holds, lane, now))
         if step.give_back:
             await self._give_back(lane)
@@ -280,7 +301,8 @@ class Scheduler:
             await self._claim(lane, step.claim)
             return None
         if step.open:
-            self._open(lane)
+            if lane.the_hold() is None or await self.holds.may_probe(lane):
+                self._open(lane)
             return None
         return now
 
@@ -352,7 +374,6 @@ class Scheduler:
             await self.pools.leave(lane.name)
 
     def _open(self, lane: Lane) -> None:
-        self.holds.probing(lane)
         task = asyncio.create_task(
             Carrier(self, lane, probe=lane.the_hold() is not None).run(), name=f"carrier {lane.name}"
         )

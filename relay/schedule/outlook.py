@@ -31,7 +31,9 @@ def view(holds: Holds, lane: Lane, now: float) -> LaneView:
         budget=_budget(lane, now),
         connections=len(lane.carriers),
         room=lane.room,
-        max_connections=1 if lane.limiter.slowed else max(1, lane.limits.connections),
+        max_connections=1
+        if lane.limiter.slowed or lane.limiter.in_debt(now)
+        else max(1, lane.limits.connections),
         connected=lane.connected,
         ahead=lane.ahead,
         waiting=lane.backlog,

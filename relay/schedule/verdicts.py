@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 from relay import events
+from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result, Scope, Trouble
 from relay.schedule.judgement import message_key
-from relay.schedule.lane import Lane
+from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.limits import MailboxLimiter
 from relay.spool.contract import Claim
 
 if TYPE_CHECKING:
     from relay.schedule.loop import Scheduler
+
+
+_LEARNED = "recipients-per-message:"
+"""Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
+PACE = "pace:"
+"""Key, before a lane's name, under which the spool remembers how its mailbox is slowed down."""
+_THROTTLE = "throttle:"
+"""The same for an upstream whose every mailbox is; replicas tell one another."""
 
 
 class Verdicts:
@@ -28,6 +40,7 @@ class Verdicts:
             return
         if trouble.outcome.slow and not lane.limiter.slowed:
             lane.limiter.throttled(self._scheduler.clock.now(), 0.0)
+            self._keep_pace(lane)
         known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
         until = lane.rest(trouble, self._scheduler.clock.now())
         if not known:
@@ -85,7 +98,56 @@ class Verdicts:
         now, wait = self._scheduler.clock.now(), trouble.wait if trouble.wait is not None else 60.0
         if trouble.scope is not Scope.UPSTREAM:
             lane.slow_down(trouble, now, wait)
+            self._keep_pace(lane)
             return
-        lane.upstream.slowed, lane.upstream.slowed_until = trouble, now + wait
-        for name in lane.upstream.lanes | {lane.name}:
-            self._scheduler.lanes[name].slow_down(trouble, now, wait)
+        self._slow_upstream(lane.upstream, trouble, now + wait)
+        kept = {"until": now + wait, "reason": trouble.reason, "remedy": trouble.remedy, "code": trouble.code}
+        self._keep(_THROTTLE + lane.upstream.name, json.dumps(kept))
+
+    def _slow_upstream(self, upstream: UpstreamState, trouble: Outcome, until: float) -> None:
+        now = self._scheduler.clock.now()
+        upstream.slowed, upstream.slowed_until = trouble, until
+        for name in upstream.lanes:
+            lane = self._scheduler.lanes[name]
+            lane.slow_down(trouble, now, until - now)
+            self._keep_pace(lane)
+
+    # what whoever works a lane next must know
+
+    def _keep_pace(self, lane: Lane) -> None:
+        self._keep(PACE + lane.name, lane.limiter.export())
+
+    def _keep(self, key: str, text: str | None) -> None:
+        async def keep() -> None:
+            with contextlib.suppress(SpoolError):  # it is in force here; another one would learn it anew
+                await self._scheduler.spool.remember(key, text)
+
+        self._scheduler.spawn(keep())
+
+    async def know(self, lane: Lane) -> None:
+        """What its mailbox has used, learned and been told so far, here or at another replica."""
+        spool = self._scheduler.spool
+        lane.limiter = MailboxLimiter(lane.limits, await spool.usage(lane.name, self._scheduler.clock.now()))
+        lane.remember((await spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
+        lane.limiter.recall((await spool.remembered(PACE + lane.name)).get(PACE + lane.name))
+        lane.limits_known = True
+
+    def learn_most(self, lane: Lane, recipients: int) -> None:
+        """Exchange took no more than so many in one message: known from now on, after a restart as well."""
+        lane.learn_most(recipients, self._scheduler.clock.now())
+        self._keep(_LEARNED + lane.name, lane.learned())
+
+    async def recall(self) -> None:
+        """Upstreams that were slowed down, by another replica perhaps, stay so as long as was asked for."""
+        now = self._scheduler.clock.now()
+        for key, text in (await self._scheduler.spool.remembered(_THROTTLE)).items():
+            upstream = self._scheduler.upstream(key.removeprefix(_THROTTLE))
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                kept = json.loads(text)
+                until = float(kept["until"])
+                if until > max(now, upstream.slowed_until):
+                    trouble = Outcome(
+                        Result.DEFERRED, Scope.UPSTREAM, reason=str(kept["reason"]), remedy=str(kept["remedy"]),
+                        code=str(kept["code"]), counts=False, slow=True, wait=until - now,
+                    )  # fmt: skip
+                    self._slow_upstream(upstream, trouble, until)

@@ -25,7 +25,8 @@ def prepare(directory: Path, extra_names: tuple[str, ...] = ()) -> tuple[Path, P
     They are kept between runs, so that a relay set up against this simulator keeps trusting it.
     """
     ca_file, server_file = directory / "ca.pem", directory / "server.pem"
-    names = (*SERVICE_NAMES, *(name for name in extra_names if name not in SERVICE_NAMES))
+    known = (*SERVICE_NAMES, *SERVICE_ADDRESSES)
+    names = (*SERVICE_NAMES, *(name for name in extra_names if name not in known))
     if not (ca_file.exists() and server_file.exists() and _fits(server_file, names)):
         _make(ca_file, server_file, names)
     return ca_file, server_file
@@ -109,15 +110,20 @@ def _certificate(
         .add_extension(_key_usage(authority=issuer is None), critical=True)
     )
     if names:
-        alternative = [
-            *(x509.DNSName(name) for name in names),
-            *(x509.IPAddress(ipaddress.ip_address(address)) for address in SERVICE_ADDRESSES),
-        ]
+        alternative = [_alternative(name) for name in (*names, *SERVICE_ADDRESSES)]
         builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
         builder = builder.add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
         )
     return builder.sign(signing_key, hashes.SHA256())
+
+
+def _alternative(name: str) -> x509.GeneralName:
+    """A name, or an address, as clients look for it (RFC 5280 section 4.2.1.6)."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _key_usage(*, authority: bool) -> x509.KeyUsage:

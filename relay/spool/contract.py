@@ -3,7 +3,7 @@
 Rules that hold for every implementation:
 
 - `Draft.commit` returns only after the message is durable; cancelling the caller does not cancel the commit.
-- A claim gives a message to one process; only that process may settle it.
+- A claim gives a message to one process; only that process may settle it: SpoolLost for any other.
 - One settlement is one transaction: recipient states, the next due time, the trace, and messages to add.
 - Lanes are named ``upstream/mailbox``. Times are wall seconds since 1970.
 - Inside a lane sources take turns: each new message gets the turn after its source's last one, but never before
@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from relay.message import Client, Content, Envelope, Outcome
+from relay.spool.group import Group
+from relay.spool.group import News as News
+from relay.spool.group import Replica as Replica
+from relay.spool.group import Taken as Taken
+from relay.spool.group import Worker as Worker
 from relay.spool.states import State
 
 T = TypeVar("T")
@@ -164,6 +169,8 @@ class LaneSummary:
     """Arrival of the oldest unfinished message; None when empty."""
     next_due: float | None
     """Earliest due time of a deferred message."""
+    replica: str = ""
+    """The replica that works it, where several share the spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,16 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Debt:
+    """What a replica that was lost may still do: Exchange would count it, and nobody would write it down."""
+
+    until: float
+    """Wall seconds; afterwards its connections have ended for certain."""
+    messages: int
+    """Begun by it, and perhaps not complete yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a lane has used of its mailbox's limits: for the sliding minute and the sliding day."""
 
@@ -194,6 +211,8 @@ class Usage:
     """Times of the messages submitted in the last 60 s."""
     recipients_today: tuple[tuple[float, int], ...]
     """(minute, recipients) of the last 24 h."""
+    debts: tuple[Debt, ...] = ()
+    """What replicas that were lost may still do at Exchange."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +254,8 @@ class MessageView:
     reason: str
     remedy: str
     recipients: tuple[RecipientView, ...]
+    replica: str = ""
+    """The replica that has it in hand, where several share the spool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +317,23 @@ class Part(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalMail:
+    """What waits in this host's local spool (``spool.local``) to be forwarded into the shared one."""
+
+    url: str
+    messages: int
+    bytes: int
+    free: int
+    """Octets that it can still take: by its disk, or up to max_size."""
+    oldest: float | None
+    """Arrival of the oldest one; None when nothing waits."""
+    since: float | None
+    """Since when new mail goes there; None: it goes to the shared spool."""
+    reason: str
+    """Why; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolStats:
     """For `relay status`: unfinished messages, their octets, and the free space of the disk (or up to max_size)."""
 
@@ -303,17 +341,19 @@ class SpoolStats:
     messages: int
     bytes: int
     free: int
+    local: LocalMail | None = None
+    """Mail that waits in a local spool beside it; None when it has none."""
 
 
 Wake = Callable[[str], None]
 """Called in the event loop with the name of a lane that has new work."""
 
 
-class Spool(Protocol):
+class Spool(Group, Protocol):
     """Durable mail. All methods are coroutine-safe; errors are SpoolError and its subclasses."""
 
     standing_by: bool
-    """Another relay has the spool: `open` waits for its place, or (later) the place was lost and a restart is due."""
+    """A relay of an older release has the spool for itself: `open` waits until it has left."""
 
     async def open(self, *, owner: bool = True) -> None:
         """Create or migrate the schema. ``owner`` takes the place of the one daemon (SQLite); operators' commands do not."""
@@ -338,7 +378,10 @@ class Spool(Protocol):
 
     # delivering
     async def recover(self) -> Recovered:
-        """Once at start: what was ACTIVE goes back to QUEUED (or, on_uncertain ``hold``, uncertain ones to HELD)."""
+        """Once at start: what was ACTIVE goes back to QUEUED (or, on_uncertain ``hold``, uncertain ones to HELD).
+
+        What another replica, that works, has in hand is left alone.
+        """
         ...
 
     async def lanes(self) -> list[LaneSummary]:
@@ -468,6 +511,13 @@ class Spool(Protocol):
 
     async def remember(self, key: str, value: str | None) -> None:
         """Set, or forget with None."""
+        ...
+
+    async def revise(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
+        """Read a text and set it to what ``change`` makes of it (None: forget it), in one transaction; its other result.
+
+        ``change`` only reckons: it may be called more than once, in another thread.
+        """
         ...
 
     # upkeep

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from relay.errors import SpoolError
+from relay.errors import SpoolLost
 from relay.message import Outcome, Recipient, Result
 from relay.spool import ids
 from relay.spool.contract import Claim, Recovered, Settlement
@@ -18,8 +18,10 @@ from relay.spool.records import (
     DONE,
     FAILED,
     HELD,
+    LOCK,
     QUEUED,
     SENT,
+    SKIP,
     STATES,
     add_event,
     as_json,
@@ -47,11 +49,12 @@ def claim(connection: sqlite3.Connection, lane: str, limit: int, now_ms: int) ->
     lane_id, turn = row
     connection.execute(
         "UPDATE message SET state = 0, turn = ?, due = NULL WHERE id IN"
-        " (SELECT id FROM message WHERE lane = ? AND state = 2 AND due <= ? ORDER BY due LIMIT ?)",
+        " (SELECT id FROM message WHERE lane = ? AND state = 2 AND due <= ? ORDER BY due"
+        f" LIMIT ?{SKIP})",
         (turn, lane_id, now_ms, limit),
     )
     rows = connection.execute(
-        "SELECT id, turn FROM message WHERE lane = ? AND state = 0 ORDER BY turn, id LIMIT ?",
+        f"SELECT id, turn FROM message WHERE lane = ? AND state = 0 ORDER BY turn, id LIMIT ?{SKIP}",
         (lane_id, limit),
     ).fetchall()
     if not rows:
@@ -132,10 +135,10 @@ def begin(
 ) -> None:
     """Mark the attempt and count the submission in the lane's usage; the one before it, if any, has ended."""
     row = connection.execute(
-        "SELECT lane, begun FROM message WHERE id = ? AND state = 1", (number,)
+        f"SELECT lane, begun FROM message WHERE id = ? AND state = 1{LOCK}", (number,)
     ).fetchone()
     if row is None:
-        raise SpoolError(f"message {ids.show(number)} is not claimed")
+        raise SpoolLost(f"message {ids.show(number)} is not claimed")
     count_at_the_end(connection, row[0], row[1], now_ms)
     connection.execute("UPDATE message SET begun = ? WHERE id = ?", (now_ms, number))
     if sent:
@@ -151,9 +154,11 @@ def begin(
 def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool:
     """Write down an attempt; whether the content went."""
     number = ids.read(done.id)
-    row = connection.execute("SELECT state, begun, lane FROM message WHERE id = ?", (number,)).fetchone()
+    row = connection.execute(
+        f"SELECT state, begun, lane FROM message WHERE id = ?{LOCK}", (number,)
+    ).fetchone()
     if number is None or row is None or row[0] != ACTIVE:
-        raise SpoolError(f"message {done.id} is not claimed")
+        raise SpoolLost(f"message {done.id} is not claimed")
     count_at_the_end(connection, row[2], row[1], now_ms)
     return _write_down(connection, number, done, now_ms, attempted=True)
 
@@ -161,7 +166,7 @@ def settle(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> boo
 def decide(connection: sqlite3.Connection, done: Settlement, now_ms: int) -> bool | None:
     """The same for a message that waits; None when it does not (any more)."""
     number = ids.read(done.id)
-    row = connection.execute("SELECT state FROM message WHERE id = ?", (number,)).fetchone()
+    row = connection.execute(f"SELECT state FROM message WHERE id = ?{LOCK}", (number,)).fetchone()
     if number is None or row is None or row[0] not in (QUEUED, DEFERRED, HELD):
         return None
     return _write_down(connection, number, done, now_ms, attempted=False)
@@ -349,7 +354,7 @@ def reassign(connection: sqlite3.Connection, lane: str, to: str, limit: int, now
             "SELECT m.id FROM message m WHERE m.lane = (SELECT id FROM lane WHERE name = ?)"
             f" AND m.state = {state:d} AND m.pool IS NOT NULL"
             " AND EXISTS (SELECT 1 FROM json_each(m.pool) WHERE value = ?)"
-            f" ORDER BY {'m.turn, m.id' if state == QUEUED else 'm.due'} LIMIT ?",
+            f" ORDER BY {'m.turn, m.id' if state == QUEUED else 'm.due'} LIMIT ?{SKIP}",
             (lane, to, limit - moved),
         ).fetchall()
         for (number,) in rows:
@@ -381,20 +386,37 @@ def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool
     rows = connection.execute(
         "SELECT id, begun, lane FROM message INDEXED BY message_active WHERE state = 1 ORDER BY id"
     ).fetchall()
-    uncertain = [number for number, begun, _ in rows if begun is not None]
-    unclaim(connection, [number for number, begun, _ in rows if begun is None])
-    for _, begun, lane in rows:
+    waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
+    return take_back(
+        connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain
+    )
+
+
+def take_back(
+    connection: sqlite3.Connection,
+    claimed: Sequence[tuple[int, int | None, int]],
+    waited: Sequence[int],
+    now_ms: int,
+    *,
+    hold_uncertain: bool,
+    who: str = "relay stopped",
+) -> Recovered:
+    """Messages (id, begun, lane) that somebody had in hand who is no more, and those of which a client of his waited."""
+    uncertain = [number for number, begun, _ in claimed if begun is not None]
+    unclaim(connection, [number for number, begun, _ in claimed if begun is None])
+    for _, begun, lane in claimed:
         count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
     for number in uncertain:
-        _recover_uncertain(connection, number, now_ms, hold=hold_uncertain)
-    waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
-    for (number,) in waited:
+        _recover_uncertain(connection, number, now_ms, hold=hold_uncertain, who=who)
+    for number in waited:
         delete(connection, number, now_ms, "a restart: its client was never told that we have it")
-    return Recovered(len(rows) - len(uncertain), tuple(ids.show(number) for number in uncertain))
+    return Recovered(len(claimed) - len(uncertain), tuple(ids.show(number) for number in uncertain))
 
 
-def _recover_uncertain(connection: sqlite3.Connection, number: int, now_ms: int, *, hold: bool) -> None:
-    reason = "relay stopped while this message was being submitted; it may have been delivered already"
+def _recover_uncertain(
+    connection: sqlite3.Connection, number: int, now_ms: int, *, hold: bool, who: str
+) -> None:
+    reason = f"{who} while this message was being submitted; it may have been delivered already"
     then = "held for a decision (spool.on_uncertain: hold)" if hold else "sent again with the same Message-ID"
     remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it." if hold else ""
     add_event(connection, number, "uncertain", {"reason": reason, "then": then})

@@ -45,6 +45,17 @@ def end_hold(connection: sqlite3.Connection, scope: str, key: str, now_ms: int) 
     return gone
 
 
+def claim_probe(connection: sqlite3.Connection, scope: str, key: str, now_ms: int, later_ms: int) -> bool:
+    """Whether the caller may try what is held: the first who asks once the time has come, and nobody before ``later``."""
+    return (
+        connection.execute(
+            "UPDATE hold SET next_probe = ? WHERE scope = ? AND key = ? AND next_probe <= ?",
+            (later_ms, scope, key, now_ms),
+        ).rowcount
+        > 0
+    )
+
+
 _LANES_TIME = (
     "(SELECT l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE max(0, ?1 - l.held_since) END FROM lane l"
     " WHERE l.id = message.lane)"

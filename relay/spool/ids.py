@@ -27,7 +27,7 @@ class Ids:
 
     @property
     def last(self) -> int:
-        """The newest number."""
+        """The greatest number so far."""
         return self._last
 
     def next(self, now: float) -> int:
@@ -40,6 +40,12 @@ class Ids:
                 number = (((self._last >> 22) + 1) << 22) | self._node
         self._last = number
         return number
+
+    def follow(self, number: int) -> bool:
+        """Whether a number from elsewhere is greater than every earlier one; then it counts as given out here."""
+        later = number > self._last
+        self._last = max(self._last, number)
+        return later
 
 
 def node_of(number: int) -> int:

@@ -155,9 +155,9 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
     raises UnicodeEncodeError, as it would when bound by itself.
     """
     turns = Turns(connection)
-    messages = [_message_values(row, *turns.take(row)) for row in rows]
+    messages = [message_values(row, *turns.take(row)) for row in rows]
     turns.keep()
-    connection.execute(_INSERT_MESSAGES, (as_json(messages),))
+    connection.execute(INSERT_MESSAGES, (as_json(messages),))
     for some in _portions(rows):
         _insert_contents(connection, some)
     people = [
@@ -165,18 +165,18 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
         for row in rows
         for n, one in enumerate(row.message.envelope.recipients)
     ]
-    connection.execute(_INSERT_RECIPIENTS, (as_json(people),))
+    connection.execute(INSERT_RECIPIENTS, (as_json(people),))
     return [None] * len(rows)
 
 
 _PORTION = 4 * 1024 * 1024
 """Octets of content bound to one statement: bounds the copy that this makes."""
 
-_INSERT_MESSAGES = (
+INSERT_MESSAGES = (
     "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id, subject, pool,"
     f" details, held_base, direct) SELECT {columns(15)} FROM json_each(?)"
 )
-_INSERT_RECIPIENTS = f"INSERT INTO recipient (message, n, address, notify, orcpt, state) SELECT {columns(5)}, 0 FROM json_each(?)"
+INSERT_RECIPIENTS = f"INSERT INTO recipient (message, n, address, notify, orcpt, state) SELECT {columns(5)}, 0 FROM json_each(?)"
 _INSERT_CONTENTS = (
     "INSERT INTO content (message, size, header, body, body_size) SELECT json_extract(value, '$[0]'),"
     " json_extract(value, '$[1]'), substr(?2, json_extract(value, '$[2]'), json_extract(value, '$[3]')),"
@@ -185,7 +185,8 @@ _INSERT_CONTENTS = (
 )
 
 
-def _message_values(row: NewRow, lane: int, turn: int, held: int) -> tuple[Any, ...]:
+def message_values(row: NewRow, lane: int, turn: int, held: int) -> tuple[Any, ...]:
+    """The columns of a new message."""
     message = row.message
     return (
         row.number, row.received, lane, QUEUED, turn, row.size, message.envelope.sender, message.client.address,

@@ -20,8 +20,10 @@ from relay.spool.records import (
     FROM_MATCHES,
     HELD,
     HELD_LANE,
+    LOCK,
     QUEUED,
     SENT,
+    SKIP_MESSAGES,
     STATES,
     add_event,
     like,
@@ -221,7 +223,7 @@ def release_key_step(
         "SELECT m.id, l.name FROM message m JOIN lane l ON l.id = m.lane"
         " WHERE m.state = 3 AND m.hold_key IS NOT NULL AND (m.hold_key = ?1 OR (?1 IS NULL AND NOT EXISTS"
         " (SELECT 1 FROM hold h WHERE h.scope IN ('sender', 'message') AND h.key = m.hold_key)))"
-        " ORDER BY m.held_since, m.id LIMIT ?2",
+        f" ORDER BY m.held_since, m.id LIMIT ?2{SKIP_MESSAGES}",
         (key, limit),
     ).fetchall()
     for number, _ in rows:
@@ -261,7 +263,7 @@ def operate_step(
     act = VERBS[verb]
     changed: list[int] = []
     for number, _ in rows:
-        row = connection.execute("SELECT state FROM message WHERE id = ?", (number,)).fetchone()
+        row = connection.execute(f"SELECT state FROM message WHERE id = ?{LOCK}", (number,)).fetchone()
         if row is not None and act(connection, number, row[0], now_ms):
             changed.append(number)
     lanes: set[str] = set()

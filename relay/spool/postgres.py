@@ -1,8 +1,8 @@
 """The spool on PostgreSQL, for a database server that is kept safe (and failed over) by other means than this host.
 
 Rows, states and turns are those of the SQLite spool, and so are the functions that change them: this class gives them
-another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`).
-One relay works on a spool at a time (`postgres_place`); another that is started meanwhile stands by and takes over.
+another connection (`postgres_link`), another writer (`postgres_writer`) and other bodies (`postgres_rows`). Any number
+of relays share it: `postgres_group`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import os
-import socket
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -23,23 +21,44 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from relay import events
 from relay.clock import Clock
 from relay.errors import SpoolBusy, SpoolError
-from relay.message import Body, BytesBody, Outcome
+from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
-from relay.spool import delivery, ids, upkeep
-from relay.spool.contract import Claim, Recovered, Settlement, SpoolStats
+from relay.spool import delivery, ids, postgres_member, upkeep
+from relay.spool.contract import (
+    Claim,
+    Filter,
+    LaneSummary,
+    MessageView,
+    Part,
+    Recovered,
+    Settlement,
+    SpoolStats,
+    Taken,
+    Usage,
+)
+from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
+from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
+from relay.spool.postgres_group import GroupSpool
 from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
-from relay.spool.postgres_place import Place
+from relay.spool.postgres_member import debts_of
+from relay.spool.postgres_place import take_place
 from relay.spool.postgres_rows import (
+    CHUNK,
     ChunkBody,
+    add_piece,
+    drop_pieces,
     forget_orphans,
     insert_all,
 )
 from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
-from relay.spool.records import ms
-from relay.spool.sqlite import SqliteSpool, WriteDown
+from relay.spool.reading import prefetch, stored_bytes
+from relay.spool.records import COUNTS, ms
+from relay.spool.sqlite import WriteDown
+from relay.spool.states import State
+from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 
 T = TypeVar("T")
 
@@ -53,11 +72,6 @@ _ORPHAN_AGE = 86_400.0
 """Seconds after which a body whose message was never stored is forgotten: no client sends for so long."""
 
 
-def replica_name() -> str:
-    """What this process is called in the database: ``RELAY_REPLICA``, or host and process."""
-    return os.environ.get("RELAY_REPLICA") or f"{socket.gethostname()}:{os.getpid()}"
-
-
 def shown_url(url: str) -> str:
     """The URL without a password in it."""
     parts = urlsplit(url)
@@ -67,18 +81,16 @@ def shown_url(url: str) -> str:
     return parts._replace(netloc=f"{user.partition(':')[0]}:***@{hosts}").geturl()
 
 
-class PostgresSpool(SqliteSpool):
+class PostgresSpool(GroupSpool):
     """See `relay.spool.contract.Spool`."""
 
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
-        super().__init__(dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
-        self._settings = settings
-        self._name = replica_name()
+        super().__init__(settings, dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
         self._owner = False
-        self._place = Place(self._name)
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
-        self._database = PostgresWriter(settings.url, f"relay {self._name}", self._greet)
+        self._database = PostgresWriter(settings.url, self._member, self._greet)
         self._writer = self._database
+        self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
         self._looking: asyncio.Task[None] | None = None
         self._orphans_until = 0.0
 
@@ -90,9 +102,10 @@ class PostgresSpool(SqliteSpool):
             await self._start_when_free()
         except Exception as error:
             raise plain_error(error) from error
+        name = f"relay {self._member.name} reading"
         self._pool = ConnectionPool(
             self._settings.url,
-            kwargs=arguments(self._settings.url, f"relay {self._name} reading"),
+            kwargs=arguments(self._settings.url, name),
             configure=prepare,
             check=ConnectionPool.check_connection,
             min_size=1,
@@ -107,6 +120,8 @@ class PostgresSpool(SqliteSpool):
             last = await self._read(lambda c: c.execute("SELECT max(id) FROM message").fetchone())
             self._ids = ids.Ids(int(last[0] or 0))
             await self._look()
+            if owner:
+                await self._take_part()
         except BaseException:
             await self.close()
             raise
@@ -114,7 +129,7 @@ class PostgresSpool(SqliteSpool):
             self._looking = asyncio.ensure_future(self._keep_looking())
 
     async def _start_when_free(self) -> None:
-        """Stands by while another relay has the spool, whatever else becomes of the database meanwhile."""
+        """Stands by while an older release has the spool, whatever else becomes of the database meanwhile."""
         while True:
             try:
                 await self._writer.start()
@@ -130,13 +145,13 @@ class PostgresSpool(SqliteSpool):
                 return
 
     def _greet(self, connection: psycopg.Connection[Row]) -> None:
-        """The writer's new connection: schema up to date, and nobody else at work."""
+        """The writer's new connection: schema up to date, no older release at work, and known to the group."""
         migrate(connection)
         if self._owner:
-            try:
-                self._place.take(connection)
-            finally:
-                self.standing_by = self.standing_by or self._place.lost
+            take_place(connection)
+            if not self._member.fence:
+                self._member.join(connection)
+        self._member.introduce(connection)
 
     async def close(self) -> None:
         if self._looking is not None:
@@ -144,6 +159,7 @@ class PostgresSpool(SqliteSpool):
             looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await looking
+        await self._take_leave()
         await self._writer.stop()
         if self._pool is not None:
             pool, self._pool = self._pool, None
@@ -157,9 +173,8 @@ class PostgresSpool(SqliteSpool):
                 await self._look()
 
     async def _look(self) -> None:
-        self._stored = await self._writer.run(
-            lambda c: int(c.execute("SELECT bytes FROM total").fetchone()[0])
-        )
+        self._keep_time()
+        self._stored = await self._writer.run(stored_bytes)
 
     async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         pool = self._pool
@@ -180,7 +195,11 @@ class PostgresSpool(SqliteSpool):
     # accepting
 
     def draft(self) -> PostgresDraft:  # type: ignore[override]
-        return PostgresDraft(self, self._ids.next(self.now()))
+        return self.draft_as(self._ids.next(self.now()))
+
+    def draft_as(self, number: int) -> PostgresDraft:
+        """See `relay.spool.handover.Shared.draft_as`."""
+        return PostgresDraft(self, number)
 
     async def has_room(self, size: int) -> bool:
         """By ``max_size``; what the server's disk has left shows when it refuses. Raises SpoolError while it is away."""
@@ -190,29 +209,42 @@ class PostgresSpool(SqliteSpool):
 
     async def keep(self, row: NewRow) -> None:
         """Write an acceptance and wake its lane."""
-        await self._writer.run(lambda c: insert_all(c, [row]))
-        self._stored += len(row.message.header) + row.body_size
+        await self._writer.run_one_of(insert_all, row)
+        self._stored += row.size
         self._wake(row.message.lane)
 
     async def add_chunk(self, number: int, n: int, data: bytes) -> None:
         """A piece of a large body. Not waited for on the disk: the message's commit, later in the log, is."""
-
-        def add(connection: sqlite3.Connection) -> None:
-            connection.execute("BEGIN")
-            try:
-                connection.execute("SET LOCAL synchronous_commit = off")
-                connection.execute("INSERT INTO chunk VALUES (?, ?, ?)", (number, n, data))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-
-        await self._read(add)
+        await self._read(lambda c: add_piece(c, number, n, data))
 
     async def drop_chunks(self, number: int) -> None:
         """The pieces of a message that does not come; upkeep finds them later when the database is away."""
         with contextlib.suppress(SpoolError):
-            await self._read(lambda c: c.execute("DELETE FROM chunk WHERE message = ?", (number,)).close())
+            await self._read(lambda c: drop_pieces(c, number))
+
+    async def put_body(self, number: int, body: Body) -> bool:
+        """See `relay.spool.handover.Shared.put_body`."""
+        n = 0
+        async for piece in in_pieces(body, CHUNK):
+            if not await self._read(lambda c, n=n, piece=piece: put_piece(c, number, n, piece)):  # type: ignore[misc]
+                return False
+            n += 1
+        return True
+
+    async def adopt(self, given: Handover) -> Adopted:
+        """See `relay.spool.handover.Shared.adopt`."""
+
+        def change(connection: sqlite3.Connection) -> tuple[Adopted, int]:
+            taken = adopt(connection, given)
+            return taken, stored_bytes(connection)
+
+        taken, self._stored = await self._writer.run(change)
+        self._wake(*{row.message.lane for row in taken.stored})
+        return taken
+
+    async def forget_giver(self, giver: str) -> None:
+        """See `relay.spool.handover.Shared.forget_giver`."""
+        await self.remember(NOTE + giver, None)
 
     def _body(self, number: int, body: bytes | None, size: int) -> Body:
         return BytesBody(body) if body is not None else ChunkBody(number, size, self._chunk)
@@ -229,23 +261,55 @@ class PostgresSpool(SqliteSpool):
 
     async def recover(self) -> Recovered:
         now, hold = ms(self.now()), self._settings.on_uncertain == "hold"
-        return await self._writer.run(lambda c: delivery.recover(c, now, hold_uncertain=hold))
+        return await self._as_member(lambda c: postgres_member.recover(c, now, hold_uncertain=hold))
+
+    async def lanes(self) -> list[LaneSummary]:
+        found, workers = await super().lanes(), await self.workers()
+        return [
+            dataclasses.replace(one, replica=workers[one.lane].name if one.lane in workers else "")
+            for one in found
+        ]
 
     async def claim(self, lane: str, limit: int, now: float) -> list[Claim]:
-        return await self._writer.run(lambda c: delivery.claim(c, lane, limit, ms(now)))
+        """Only the lane's replica claims; a lane that is free is taken by it."""
+        if await self.take(lane, anyway=True) is not Taken.MINE:
+            return []
+
+        def change(connection: sqlite3.Connection) -> tuple[list[Claim], dict[str, Content]]:
+            claims = delivery.claim(connection, lane, limit, ms(now))
+            return claims, prefetch(connection, claims)
+
+        claims, contents = await self._as_member(change)
+        self._prefetched.update(contents)
+        return claims
 
     async def unclaim(self, ids_: Sequence[str]) -> None:
         numbers = [_number(text) for text in ids_]
-        await self._writer.run(lambda c: delivery.unclaim(c, numbers))
+        for text in ids_:
+            self._prefetched.pop(text, None)
+        await self._as_member(lambda c: delivery.unclaim(c, numbers))
 
     async def begin(
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
         number, done = _number(claim_id), dict(sent or {})
-        await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        if done:
+            await self._as_member(lambda c: delivery.begin(c, number, ms(now), recipients, done))
+        else:
+            await self._as_members(self._begin_all, Beginning(number, ms(now), recipients))
 
     async def settle(self, settlement: Settlement, now: float) -> None:
-        await self._write_down(delivery.settle, settlement, now)
+        self._prefetched.pop(settlement.id, None)
+        if is_plain(settlement):
+            ending = Ending(_number(settlement.id), ms(now), settlement)
+            _, octets = await self._as_members(self._settle_plain, ending)
+            self._stored -= octets
+        else:
+            await self._write_down(delivery.settle, settlement, now)
+
+    async def usage(self, lane: str, now: float) -> Usage:
+        found = await super().usage(lane, now)
+        return dataclasses.replace(found, debts=await self._read(lambda c: debts_of(c, lane, ms(now))))
 
     async def _write_down(self, write: WriteDown, settlement: Settlement, now: float) -> bool | None:
         rows = [
@@ -257,18 +321,35 @@ class PostgresSpool(SqliteSpool):
             gone = write(connection, settlement, ms(now))
             if gone is not None:
                 insert_all(connection, rows)
-            return gone, int(connection.execute("SELECT bytes FROM total").fetchone()[0])
+            return gone, stored_bytes(connection)
 
-        gone, self._stored = await self._writer.run(change)
+        gone, self._stored = await self._as_member(change)
         self._wake(*([settlement.move_to] if settlement.move_to else []), *(row.message.lane for row in rows))
         return gone
 
     # operators
 
+    async def find(self, wanted: Filter, *, limit: int = 1000, after: str | None = None) -> list[MessageView]:
+        return await self._with_replicas(await super().find(wanted, limit=limit, after=after))
+
+    async def find_within(
+        self, wanted: Filter, *, seconds: float, limit: int = 1000, after: str | None = None
+    ) -> Part[MessageView]:
+        found = await super().find_within(wanted, seconds=seconds, limit=limit, after=after)
+        return dataclasses.replace(found, found=await self._with_replicas(found.found))
+
+    async def _with_replicas(self, views: list[MessageView]) -> list[MessageView]:
+        """Those under way with the name of the replica that has them."""
+        active = [_number(one.id) for one in views if one.state == State.ACTIVE]
+        if not active:
+            return views
+        names = await self._read(lambda c: postgres_member.claimants(c, active))
+        return [dataclasses.replace(one, replica=names.get(_number(one.id), "")) for one in views]
+
     async def stats(self) -> SpoolStats:
         row = await self._read(
             lambda c: c.execute(
-                "SELECT (SELECT sum(queued + active + deferred + held) FROM lane), (SELECT bytes FROM total)"
+                f"SELECT (SELECT sum(queued + active + deferred + held) FROM {COUNTS}), (SELECT bytes FROM total)"
             ).fetchone()
         )
         free = max(0, self._settings.max_size - row[1])
@@ -280,6 +361,7 @@ class PostgresSpool(SqliteSpool):
         before, orphans = ms(now - self._settings.history), ids.Ids().next(now - _ORPHAN_AGE)
         old = await self._read(lambda c: upkeep.spent(c, now))
         gone, _, self._stored = await self._writer.run(lambda c: upkeep.forget(c, before, old))
+        await self._writer.run(lambda c: postgres_member.tidy(c, ms(now)))
         if now >= self._orphans_until:
             gone += await self._writer.run(lambda c: forget_orphans(c, orphans))
         if not gone:

@@ -10,6 +10,45 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from relay.spool.intake import INSERT_MESSAGES, INSERT_RECIPIENTS
+from relay.spool.together import FIND, SET_RECIPIENTS, TRACE
+
+_J = "jsonb_array_elements(?::jsonb) AS j(v)"
+
+
+def _fields(*types: str) -> str:
+    """The elements of each array of `_J`, as columns."""
+    return ", ".join(f"(v->>{n})" + (f"::{kind}" if kind != "text" else "") for n, kind in enumerate(types))
+
+
+_WHOLE = {
+    INSERT_MESSAGES: (
+        "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id, subject, pool,"
+        " details, held_base, direct) SELECT "
+        + _fields(*["bigint"] * 3, "smallint", *["bigint"] * 2, *["text"] * 7, "bigint", "smallint")
+        + f" FROM {_J}"
+    ),
+    INSERT_RECIPIENTS: (
+        "INSERT INTO recipient (message, n, address, notify, orcpt, state) SELECT "
+        + _fields("bigint", "integer", "text", "text", "text")
+        + f", 0 FROM {_J}"
+    ),
+    FIND: (
+        "SELECT m.id, m.state, m.begun, m.lane, false, m.size FROM message m"
+        " WHERE m.id IN (SELECT value::bigint FROM json_array_elements_text(?::json)) ORDER BY m.id FOR UPDATE"
+    ),
+    SET_RECIPIENTS: (
+        "UPDATE recipient SET state = (v->>0)::smallint, code = (v->>1)::integer, text = v->>2"
+        f" FROM {_J} WHERE message = (v->>3)::bigint AND address = v->>4 AND state IN (0, 2, 3)"
+    ),
+    TRACE: (
+        "INSERT INTO event (message, at, event, fields) SELECT "
+        + _fields("bigint", "bigint", "text", "text")
+        + f" FROM {_J}"
+    ),
+}  # fmt: skip
+"""Statements about many rows at once, which travel as one JSON value here as there, in this one's own words."""
+
 _WORDS = (
     (
         "INSERT OR REPLACE INTO source VALUES (?,?,?)",
@@ -19,6 +58,16 @@ _WORDS = (
         "INSERT OR REPLACE INTO memory VALUES (?, ?)",
         "INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
     ),
+    (" /*lock*/", " FOR UPDATE"),
+    (" /*skip*/", " FOR UPDATE SKIP LOCKED"),
+    (" /*skip messages*/", " FOR UPDATE OF m SKIP LOCKED"),
+    ("lane /*counts*/", "lane_now"),
+    ("SELECT bytes FROM total", "SELECT bytes FROM total_now"),
+    # who has it in hand, and whose line of a trace it is: the session knows (`postgres_member.Member.introduce`)
+    ("SET state = 1, begun = NULL", "SET state = 1, begun = NULL, replica = my_fence()"),
+    ("SELECT at, event, fields FROM event",
+     "SELECT at, event, CASE WHEN replica IS NULL THEN fields ELSE left(fields, -1)"
+     " || CASE WHEN fields = '{}' THEN '' ELSE ',' END || '\"replica\":' || to_json(replica) || '}' END FROM event"),
     # an upsert may mean the row that is there or the one that comes: PostgreSQL wants to be told
     ("SET messages = messages + ", "SET messages = usage.messages + "),
     ("recipients = recipients + excluded", "recipients = usage.recipients + excluded"),
@@ -47,11 +96,11 @@ def translate(statement: str) -> str:
 
     A bare ``?`` is the number after the largest one so far (SQLite documentation, "Parameters").
     """
-    statement = _ADVICE.sub("", statement)
+    statement = _WHOLE.get(statement) or _ADVICE.sub("", statement)
     for ours, theirs in _WORDS:
         statement = statement.replace(ours, theirs)
     if statement.startswith("INSERT INTO lane "):
-        statement += " RETURNING id"
+        statement += " ON CONFLICT (name) DO UPDATE SET held_since = coalesce(lane.held_since, excluded.held_since) RETURNING id"
     largest = 0
 
     def mark(match: re.Match[str]) -> str:

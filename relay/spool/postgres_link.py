@@ -28,7 +28,7 @@ _SESSION = (
     "SET client_min_messages = warning",
     # a relay that stands still in the middle of a change must not keep others waiting
     "SET idle_in_transaction_session_timeout = '5s'",
-    "SET lock_timeout = '20s'",
+    "SET lock_timeout = '10s'",  # within the time after which a silent replica is given up
     "SET tcp_keepalives_idle = 5",
     "SET tcp_keepalives_interval = 3",
     "SET tcp_keepalives_count = 3",
@@ -140,6 +140,17 @@ class Statements:
     def __init__(self, connection: psycopg.Connection[Row], pipeline: psycopg.Pipeline | None = None) -> None:
         self._connection = connection
         self._pipeline = pipeline
+        self._members: dict[int, psycopg.Cursor[Row]] = {}
+
+    def as_member(self, fence: int) -> None:
+        """What follows in this transaction is for a member only: nobody gives it up before the end."""
+        if fence not in self._members:
+            self._members[fence] = cursor = psycopg.RawCursor(self._connection)
+            cursor.execute("SELECT 1 FROM replica WHERE fence = $1 FOR KEY SHARE", (fence,))
+
+    def members(self) -> bool:
+        """Before the commit: whether it is one."""
+        return all(cursor.fetchone() is not None for cursor in self._members.values())
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> _Answer:
         cursor = psycopg.RawCursor(self._connection)
@@ -150,6 +161,11 @@ class Statements:
         found = [[bound(value) for value in row] for row in rows]
         if found:
             psycopg.RawCursor(self._connection).executemany(translate(statement), found)
+
+    @property
+    def connection(self) -> psycopg.Connection[Row]:
+        """What it runs them on."""
+        return self._connection
 
     def as_sqlite(self) -> sqlite3.Connection:
         """This, under the type that the shared functions name."""

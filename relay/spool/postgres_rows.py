@@ -7,54 +7,74 @@ vacuum from working), leave orphans that only a tool of its own finds, and are n
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
-from relay.spool.intake import NewRow, lane_for_insert, take_turn
-from relay.spool.records import QUEUED, pack_details
+from relay.spool.intake import INSERT_MESSAGES, INSERT_RECIPIENTS, NewRow, find_lane, message_values
+from relay.spool.records import as_json
 
 BODY_IN_ROW = 128 * 1024
 """Octets of the largest body that is stored with its header, in the transaction of its message."""
 CHUNK = 256 * 1024
 """Octets of one piece: bounds what one message keeps in memory on either side, and what one statement carries."""
+LOCK_PIECES = "SELECT pg_advisory_xact_lock(8243118316933771619)"
+"""Whoever forgets pieces and whoever stores a message around pieces that are there (`postgres_adopt`) take turns, until
+the end of their transactions: so none forgets what the other one has just counted. The number means nothing."""
 _STEP = 200
 """Messages whose pieces are forgotten in one transaction."""
 
 ReadChunk = Callable[[int, int], Awaitable[bytes]]
 
 
-def insert_all(connection: sqlite3.Connection, rows: Sequence[NewRow]) -> None:
-    """All rows of new messages, in the running transaction."""
-    for row in rows:
-        _insert(connection, row)
-
-
-def _insert(connection: sqlite3.Connection, row: NewRow) -> None:
-    message = row.message
-    lane, turn, held = lane_for_insert(connection, message.lane, row.received)
-    turn = take_turn(connection, lane, turn, message.source)
-    size = len(message.header) + row.body_size
-    connection.execute(
-        "INSERT INTO message (id, received, lane, state, turn, size, sender, client, source, message_id,"
-        " subject, pool, details, held_base, direct) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-        (
-            row.number, row.received, lane, QUEUED, turn, size, message.envelope.sender, message.client.address,
-            message.source, message.message_id, message.subject,
-            json.dumps(message.pool) if message.pool else None, pack_details(message), held, message.direct,
-        ),
-    )  # fmt: skip
-    connection.execute(
-        "INSERT INTO content (message, size, header, body, body_size) VALUES (?,?,?,?,?)",
-        (row.number, size, message.header, row.body, row.body_size),
-    )
+def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]:
+    """All rows of new messages, in the running transaction: a few statements, however many messages."""
+    connection.execute(INSERT_MESSAGES, (as_json(_with_turns(connection, rows)),))
     connection.executemany(
-        "INSERT INTO recipient (message, n, address, notify, orcpt, state) VALUES (?,?,?,?,?,0)",
-        [
-            (row.number, n, one.address, one.notify, one.orcpt)
-            for n, one in enumerate(message.envelope.recipients)
-        ],
+        "INSERT INTO content (message, size, header, body, body_size) VALUES (?,?,?,?,?)",
+        [(row.number, row.size, row.message.header, row.body, row.body_size) for row in rows],
     )
+    people = [
+        (row.number, n, one.address, one.notify, one.orcpt)
+        for row in rows
+        for n, one in enumerate(row.message.envelope.recipients)
+    ]
+    connection.execute(INSERT_RECIPIENTS, (as_json(people),))
+    return [None] * len(rows)
+
+
+def _with_turns(connection: sqlite3.Connection, rows: list[NewRow]) -> list[tuple[Any, ...]]:
+    """The columns of the messages, each with its source's next turn.
+
+    The turns of a source are given out in one statement, since other replicas accept mail of the same source meanwhile;
+    sources are taken in an order that is the same for all, so that no two wait for each other.
+    """
+    lanes = {
+        name: find_lane(connection, name, rows[0].received)
+        for name in sorted({row.message.lane for row in rows})
+    }
+    counts = Counter((lanes[row.message.lane][0], row.message.source) for row in rows)
+    presents = {lane[0]: lane[1] for lane in lanes.values()}
+    taken = {
+        (lane, source): connection.execute(_TAKE_TURNS, (lane, source, presents[lane], count))
+        for (lane, source), count in sorted(counts.items())
+    }
+    turns = {key: int(answer.fetchone()[0]) - counts[key] for key, answer in taken.items()}
+    values = []
+    for row in rows:
+        lane, _, held_ms, held_since = lanes[row.message.lane]
+        turns[lane, row.message.source] += 1
+        held = held_ms + (0 if held_since is None else row.received - held_since)
+        values.append(message_values(row, lane, turns[lane, row.message.source], held))
+    return values
+
+
+_TAKE_TURNS = (
+    "INSERT INTO source VALUES (?1, ?2, ?3 + ?4 - 1) ON CONFLICT (lane, name)"
+    " DO UPDATE SET turn = greatest(source.turn + 1, ?3) + ?4 - 1 RETURNING turn"
+)
+"""The last one of so many turns (the fourth value) for a lane's source; the lane's present turn is the third."""
 
 
 class ChunkBody:
@@ -78,11 +98,52 @@ class ChunkBody:
                 yield piece[start : start + size]
 
 
+def add_piece(connection: sqlite3.Connection, number: int, n: int, data: bytes, more: str = "") -> int:
+    """Store a piece in a transaction of its own that does not wait for the disk; how many rows that made.
+
+    ``more``: SQL for the end of the statement.
+    """
+    made = 0
+
+    def add() -> None:
+        nonlocal made
+        connection.execute("SET LOCAL synchronous_commit = off")
+        made = connection.execute(f"INSERT INTO chunk VALUES (?, ?, ?){more}", (number, n, data)).rowcount
+
+    _in_transaction(connection, add)
+    return made
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
+    connection.execute("BEGIN")
+    try:
+        work()
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def drop_pieces(connection: sqlite3.Connection, number: int) -> None:
+    """Forget the pieces of a message that did not come. Those of one that is stored stay, whoever stored it meanwhile."""
+
+    def drop() -> None:
+        connection.execute(LOCK_PIECES)
+        connection.execute(
+            "DELETE FROM chunk WHERE message = ?"
+            " AND NOT EXISTS (SELECT 1 FROM content WHERE content.message = chunk.message)",
+            (number,),
+        )
+
+    _in_transaction(connection, drop)
+
+
 def forget_orphans(connection: sqlite3.Connection, before: int) -> int:
     """Pieces whose message was never stored, since its client or its relay went away; how many messages.
 
     ``before``: the id of a message that came so long ago that no client is still sending it.
     """
+    connection.execute(LOCK_PIECES)
     rows = connection.execute(
         "SELECT DISTINCT message FROM chunk c WHERE message < ? AND NOT EXISTS"
         " (SELECT 1 FROM content WHERE content.message = c.message) LIMIT ?",

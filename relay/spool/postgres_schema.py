@@ -20,7 +20,7 @@ _OLDEST = re.compile(r"-- oldest: (\d+)\n")
 
 LOCKS = 0x72656C61
 """The first key of our advisory locks: "rela". The second says which."""
-MIGRATING, WRITING, OWNING = 1, 2, 3
+MIGRATING, OWNING = 1, 3
 
 
 class Migration(NamedTuple):
@@ -52,6 +52,8 @@ def migrate(connection: psycopg.Connection[Row], steps: list[Migration] | None =
     """
     steps = migrations() if steps is None else steps
     _check_encoding(connection)
+    if _version(connection)[0] == steps[-1].number:
+        return steps[-1].number  # as with every connection but the first one of a release
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (LOCKS, MIGRATING))
     try:
         version, oldest = _version(connection)

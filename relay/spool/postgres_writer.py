@@ -1,8 +1,8 @@
 """The writer of a PostgreSQL spool: many callers' changes in one transaction, as `relay.spool.writer` has it.
 
-Every transaction first takes one advisory lock, so that changes of all processes follow one another, as they do in
-SQLite: what a change has read cannot change before it writes, and two of them never lock one another out. The lock is
-let go with the commit. Waiting for it and for the disk is shared by everything that gathered meanwhile.
+Replicas commit side by side. A change locks the rows that it looks at before it writes (``FOR UPDATE``), and counts in
+rows of its own replica; two changes that lock one another out all the same (a deadlock) are noticed by PostgreSQL, and
+made again. Waiting for the disk is shared by everything that gathered meanwhile.
 
 When the connection breaks during COMMIT nobody knows at first whether it took place. Then PostgreSQL is asked as soon
 as it answers again (``pg_xact_status``, documentation 9.27.8), so that a client hears 250 for what is stored.
@@ -10,23 +10,29 @@ as it answers again (``pg_xact_status``, documentation 9.27.8), so that a client
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import psycopg
 
-from relay.errors import SpoolError
+from relay import events
+from relay.errors import SpoolError, SpoolLost, SpoolUncertain
 from relay.spool.postgres_link import Row, Statements, connect, plain_error
-from relay.spool.postgres_schema import LOCKS, WRITING
-from relay.spool.writer import Writer, _answer, _Waiting
+from relay.spool.postgres_member import Member, lost
+from relay.spool.writer import Waiting, Writer, answer_all, apply_all
 
 _AGAIN = 1.0
 """Seconds between tries to connect; meanwhile every change fails at once, so that listeners answer 451 at once."""
 _DECIDED_WITHIN = 10.0
 """Seconds to find out what became of a commit: longer than a restart of the server takes, shorter than clients wait."""
-_LOCKED = "SELECT pg_advisory_xact_lock($1, $2), pg_current_xact_id()::text"
+_WHICH = "SELECT pg_current_xact_id()::text"
+_TRIES = 5
+"""Times that a transaction is made when it and another one lock each other out."""
+_COLLIDED = frozenset({"40P01", "40001", "23505"})
+"""SQLSTATE deadlock_detected, serialization_failure, unique_violation (two made the same row)."""
 
 Prepare = Callable[["psycopg.Connection[Row]"], None]
 
@@ -45,7 +51,7 @@ class Session:
 
     def connection(self) -> psycopg.Connection[Row]:
         """A connection that works as far as is known. Raises SpoolError, at once when it was tried just before."""
-        if self._connection is not None and not lost(self._connection):
+        if self._connection is not None and not broken(self._connection):
             return self._connection
         self.close()
         if self.trouble is not None and time.monotonic() < self._next_try:
@@ -80,7 +86,7 @@ class Session:
             connection.close()
 
 
-def lost(connection: psycopg.Connection[Row]) -> bool:
+def broken(connection: psycopg.Connection[Row]) -> bool:
     """Whether nothing more can come of this connection."""
     return connection.closed or connection.broken
 
@@ -88,8 +94,9 @@ def lost(connection: psycopg.Connection[Row]) -> bool:
 class PostgresWriter(Writer):
     """Runs changes on one connection, in order, in shared transactions; connects again by itself."""
 
-    def __init__(self, url: str, name: str, prepare: Prepare) -> None:
-        self._session = Session(url, name, prepare)
+    def __init__(self, url: str, member: Member, prepare: Prepare) -> None:
+        self._member = member
+        self._session = Session(url, f"relay {member.name}", prepare)
         super().__init__(self._first)
 
     @property
@@ -103,45 +110,61 @@ class PostgresWriter(Writer):
             "sqlite3.Connection", self._session
         )  # what `Writer` hands through to `_transact`, and closes
 
-    def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+    def _transact(self, connection: sqlite3.Connection, batch: list[Waiting]) -> None:
         self._try(batch)
-        _answer(batch)
+        answer_all(batch)
 
-    def _try(self, batch: list[_Waiting]) -> None:
+    def _try(self, batch: list[Waiting], tries: int = 1) -> None:
+        began = time.monotonic()
         try:
             self._together(self._session.connection(), batch)
         except Exception as error:
-            self._apart(batch, error)
+            if getattr(error, "sqlstate", None) in _COLLIDED and tries < _TRIES and not self.trouble:
+                time.sleep(random.uniform(0, 0.01 * 2**tries))  # noqa: S311 - spreading, not secrecy
+                self._try(batch, tries + 1)
+            else:
+                self._apart(batch, error)
         else:
             self.commits += 1
             self.changes += len(batch)
+            events.took("commit", time.monotonic() - began)
 
-    def _together(self, connection: psycopg.Connection[Row], batch: list[_Waiting]) -> None:
+    def _together(self, connection: psycopg.Connection[Row], batch: list[Waiting]) -> None:
         try:
             with connection.pipeline() as pipeline:
                 connection.execute("BEGIN")
-                started = psycopg.RawCursor(connection).execute(_LOCKED, (LOCKS, WRITING))
-                statements = Statements(connection, pipeline).as_sqlite()
-                for waiting in batch:
-                    waiting.result = cast("Callable[[Any], Any]", waiting.change)(statements)
+                started = psycopg.RawCursor(connection).execute(_WHICH)
+                statements = Statements(connection, pipeline)
+                self._apply(statements, batch)
                 row = started.fetchone()
             assert row is not None
         except BaseException as error:
             self._roll_back(connection, error)
             raise
-        self._commit(connection, str(row[1]))
+        self._commit(connection, str(row[0]))
+
+    def _apply(self, statements: Statements, batch: list[Waiting]) -> None:
+        """Raises SpoolLost when this replica was given up: of that, a message that it has not got is only the sign."""
+        try:
+            apply_all(statements.as_sqlite(), batch, apart=False)
+        except SpoolLost:
+            if statements.members():
+                raise
+            raise lost(self._member.name) from None
+        if not statements.members():
+            raise lost(self._member.name)
 
     def _roll_back(self, connection: psycopg.Connection[Row], error: BaseException) -> None:
         try:
             connection.execute("ROLLBACK")
         except psycopg.Error:
             connection.close()
-        if lost(connection):
+        if broken(connection):
             self._session.broke(error)
 
-    def _apart(self, batch: list[_Waiting], error: Exception) -> None:
+    def _apart(self, batch: list[Waiting], error: Exception) -> None:
         """What failed together is done one by one, so that one bad change takes no other with it."""
-        if len(batch) == 1 or self._session.trouble is not None:
+        if len(batch) == 1 or self._session.trouble is not None or isinstance(error, SpoolUncertain):
             for waiting in batch:
                 waiting.error = plain_error(error)
             return
@@ -152,7 +175,7 @@ class PostgresWriter(Writer):
         try:
             connection.execute("COMMIT")
         except psycopg.Error as error:
-            if not lost(connection):
+            if not broken(connection):
                 self._roll_back(connection, error)
                 raise
             self._session.broke(error)
@@ -160,7 +183,7 @@ class PostgresWriter(Writer):
                 raise
 
     def _was_committed(self, transaction: str) -> bool:
-        """What became of a commit whose answer was lost. Raises SpoolError when that cannot be found out in time."""
+        """What became of a commit whose answer was lost. Raises SpoolUncertain when that cannot be found out in time."""
         deadline = time.monotonic() + _DECIDED_WITHIN
         while time.monotonic() < deadline:
             try:
@@ -173,6 +196,6 @@ class PostgresWriter(Writer):
             except (SpoolError, psycopg.Error):
                 pass
             time.sleep(0.1)
-        raise SpoolError(
+        raise SpoolUncertain(
             "the database of the spool went away during a commit, and it is not known whether it took place"
         )

@@ -7,7 +7,7 @@ import sqlite3
 from relay.message import BytesBody, Content
 from relay.spool import ids
 from relay.spool.contract import Claim, LaneSummary, Usage
-from relay.spool.records import as_json
+from relay.spool.records import COUNTS, as_json
 
 PREFETCH = 4 * 1024 * 1024
 """Octets of small contents read along with a claim."""
@@ -71,7 +71,7 @@ def summaries(connection: sqlite3.Connection, name: str | None) -> list[LaneSumm
         "SELECT l.name, queued, active, deferred, held,"
         " (SELECT min(received) FROM message m WHERE m.lane = l.id AND m.state < 4),"
         " (SELECT min(due) FROM message m WHERE m.lane = l.id AND m.state = 2)"
-        f" FROM lane l WHERE {condition} ORDER BY l.name",
+        f" FROM {COUNTS} l WHERE {condition} ORDER BY l.name",
         values,
     ).fetchall()
     return [
@@ -82,6 +82,16 @@ def summaries(connection: sqlite3.Connection, name: str | None) -> list[LaneSumm
 
 def _seconds(value: int | None) -> float | None:
     return None if value is None else value / 1000
+
+
+def sent_last_minute(connection: sqlite3.Connection, now: float) -> dict[str, int]:
+    """Messages of each lane that count under the limit of a minute."""
+    rows = connection.execute(
+        "SELECT l.name, sum(u.messages) FROM usage u JOIN lane l ON l.id = u.lane WHERE u.span = 1 AND u.at > ?"
+        " GROUP BY l.name",
+        (int(now) - 60,),
+    )
+    return {lane: int(count) for lane, count in rows if count > 0}
 
 
 def usage_of(connection: sqlite3.Connection, lane: str, now: float) -> Usage:

@@ -25,6 +25,15 @@ STATE_NUMBERS = {
 }
 STATES = {number: state for state, number in STATE_NUMBERS.items()}
 
+LOCK = " /*lock*/"
+"""After a SELECT: what was read stays so until the transaction ends. SQLite has one writer, and takes it for a comment."""
+SKIP = " /*skip*/"
+"""The same, without what somebody else has locked."""
+SKIP_MESSAGES = " /*skip messages*/"
+"""The same where ``m``, the messages, are joined with what is not to be locked."""
+COUNTS = "lane /*counts*/"
+"""The lanes with the numbers of their messages."""
+
 CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
     "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN {now} - m.held_since"
@@ -69,18 +78,21 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
     return Client(address, port, helo, user, tls, listener)
 
 
+def unpack_envelope(sender: str, recipients: tuple[Recipient, ...], details: dict[str, Any]) -> Envelope:
+    """The envelope as it was at acceptance, with these of its recipients."""
+    eight_bit, smtputf8, ret, envid = details["e"]
+    return Envelope(sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True))
+
+
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
      noticed, direct, state, lane_held, subject, hold_key) = row  # fmt: skip
     details = json.loads(packed)
-    eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
         id=ids.show(number),
         lane=lane,
-        envelope=Envelope(
-            sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True)
-        ),
+        envelope=unpack_envelope(sender, recipients, details),
         client=unpack_client(address, details),
         received=received / 1000,
         size=size,
@@ -110,14 +122,16 @@ class Microseconds:
 
     def __init__(self) -> None:
         self._last = 0
+        self.offset = 0.0
+        """Seconds to add to this host's clock: that of the group, where several relays write one trace."""
 
     def next(self) -> int:
         """Microseconds since 1970, later than every earlier answer."""
-        self._last = max(self._last + 1, time.time_ns() // 1000)
+        self._last = max(self._last + 1, time.time_ns() // 1000 + int(self.offset * 1_000_000))
         return self._last
 
 
-_event_times = Microseconds()
+event_times = Microseconds()
 
 
 def add_event(connection: sqlite3.Connection, message: int, event: str, fields: dict[str, str]) -> None:
@@ -128,7 +142,7 @@ def add_event(connection: sqlite3.Connection, message: int, event: str, fields: 
 
 def event_row(message: int, event: str, fields: dict[str, str]) -> tuple[int, int, str, str]:
     """The columns of one line of a trace."""
-    return message, _event_times.next(), event, json.dumps(fields, separators=(",", ":"))
+    return message, event_times.next(), event, json.dumps(fields, separators=(",", ":"))
 
 
 def like(text: str) -> str:

@@ -37,6 +37,7 @@ from relay.spool.contract import (
     Wake,
 )
 from relay.spool.desk import Desk
+from relay.spool.group import Alone
 from relay.spool.intake import NewRow, SqliteDraft, insert_all
 from relay.spool.reading import (
     is_filed,
@@ -44,11 +45,12 @@ from relay.spool.reading import (
     last_id_and_bytes,
     open_and_bytes,
     prefetch,
+    sent_last_minute,
     stored_bytes,
     summaries,
     usage_of,
 )
-from relay.spool.records import ms
+from relay.spool.records import LOCK, ms
 from relay.spool.schema import OwnerLock, connect, migrate, prepare_folder
 from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 from relay.spool.writer import Writer, plain_error
@@ -67,7 +69,7 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-class SqliteSpool:
+class SqliteSpool(Alone):
     """See `relay.spool.contract.Spool`."""
 
     standing_by = False  # a second daemon on the same file is a mistake, and refused
@@ -144,6 +146,11 @@ class SqliteSpool:
 
     def subscribe(self, wake: Wake) -> None:
         self._wakes.append(wake)
+
+    @property
+    def clock(self) -> Clock:
+        """See `relay.spool.group.Group.clock`."""
+        return self._clock
 
     def now(self) -> float:
         """Wall time of the spool's clock."""
@@ -333,6 +340,9 @@ class SqliteSpool:
     async def usage(self, lane: str, now: float) -> Usage:
         return await self._read(lambda c: usage_of(c, lane, now))
 
+    async def sent_last_minute(self, now: float) -> dict[str, int]:
+        return await self._read(lambda c: sent_last_minute(c, now))
+
     async def reassign(self, lane: str, to: str, limit: int) -> int:
         now = ms(self.now())
         moved = await self._writer.run(lambda c: delivery.reassign(c, lane, to, limit, now))
@@ -469,6 +479,9 @@ class SqliteSpool:
             )
         )
 
+    async def revise(self, key: str, change: Callable[[str | None], tuple[str | None, T]]) -> T:
+        return await self._writer.run(lambda c: _revise(c, key, change))
+
     # upkeep
 
     async def tend(self, now: float) -> float:
@@ -527,6 +540,20 @@ class SqliteSpool:
             yield chunk
 
 
+def _revise(
+    connection: sqlite3.Connection, key: str, change: Callable[[str | None], tuple[str | None, T]]
+) -> T:
+    # first a row, so that there is one to lock
+    connection.execute("INSERT INTO memory VALUES (?, '') ON CONFLICT DO NOTHING", (key,))
+    row = connection.execute(f"SELECT value FROM memory WHERE key = ?{LOCK}", (key,)).fetchone()
+    text, result = change(row[0] or None if row is not None else None)
+    if text is None:
+        connection.execute("DELETE FROM memory WHERE key = ?", (key,))
+    else:
+        connection.execute("INSERT OR REPLACE INTO memory VALUES (?, ?)", (key, text))
+    return result
+
+
 def _number(text: str) -> int:
     number = ids.read(text)
     if number is None:
@@ -542,7 +569,7 @@ def _move_all(connection: sqlite3.Connection, moves: list[tuple[Claim, str | Non
     moved = 0
     for claim, lane in moves:
         number = _number(claim.id)
-        row = connection.execute("SELECT state FROM message WHERE id = ?", (number,)).fetchone()
+        row = connection.execute(f"SELECT state FROM message WHERE id = ?{LOCK}", (number,)).fetchone()
         if lane is not None and row is not None and row[0] in (0, 2, 3):
             delivery.move(connection, number, lane, now_ms)
             moved += 1

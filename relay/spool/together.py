@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from relay.errors import SpoolError
+from relay.errors import SpoolLost
 from relay.message import Result
 from relay.spool.contract import Settlement
 from relay.spool.delivery import begin, conclude, count_at_the_end, recipient_changes, states_of, trace_of
@@ -44,7 +44,7 @@ _USE = (
 
 
 def begin_all(connection: sqlite3.Connection, attempts: list[Beginning]) -> list[None]:
-    """Mark attempts and count them in their lanes' usage. Raises SpoolError when one of the messages is not claimed."""
+    """Mark attempts and count them in their lanes' usage. Raises SpoolLost when one of the messages is not claimed."""
     latest = max(one.now_ms for one in attempts)
     rows = connection.execute(_BEGIN, (latest, as_json([one.number for one in attempts]))).fetchall()
     lanes: dict[int, int] = dict(rows)
@@ -72,16 +72,16 @@ def is_plain(done: Settlement) -> bool:
     )
 
 
-_FIND = (
+FIND = (
     "SELECT m.id, m.state, m.begun, m.lane, c.body IS NULL, c.size FROM json_each(?) j JOIN message m ON m.id = j.value"
     " LEFT JOIN content c ON c.message = m.id"
 )
-_SET_RECIPIENTS = (
+SET_RECIPIENTS = (
     "UPDATE recipient SET state = json_extract(j.value, '$[0]'), code = json_extract(j.value, '$[1]'),"
     " text = json_extract(j.value, '$[2]') FROM json_each(?) j WHERE message = json_extract(j.value, '$[3]')"
     " AND address = json_extract(j.value, '$[4]') AND state IN (0, 2, 3)"
 )
-_TRACE = f"INSERT INTO event (message, at, event, fields) SELECT {columns(4)} FROM json_each(?)"
+TRACE = f"INSERT INTO event (message, at, event, fields) SELECT {columns(4)} FROM json_each(?)"
 _NOT_SENT = (
     "SELECT DISTINCT message FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
     " AND state NOT IN (5, 7)"
@@ -97,19 +97,19 @@ def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[
     """`relay.spool.delivery.settle` for plain ones; for each, whether its body is a file that must now go, and the
     octets of content that went.
 
-    Raises SpoolError when one of the messages is not claimed.
+    Raises SpoolLost when one of the messages is not claimed.
     """
     numbers = as_json([one.number for one in endings])
-    found = {row[0]: row for row in connection.execute(_FIND, (numbers,))}
+    found = {row[0]: row for row in connection.execute(FIND, (numbers,))}
     for one in endings:
         row = found.get(one.number)
         if row is None or row[1] != ACTIVE:
-            raise SpoolError(f"message {one.done.id} is not claimed")
+            raise SpoolLost(f"message {one.done.id} is not claimed")
         count_at_the_end(connection, row[3], row[2], one.now_ms)
     changes = [change for one in endings for change in recipient_changes(one.number, one.done.outcomes)]
-    connection.execute(_SET_RECIPIENTS, (as_json(changes),))
+    connection.execute(SET_RECIPIENTS, (as_json(changes),))
     trace = [event_row(one.number, *line) for one in endings for line in trace_of(one.done)]
-    connection.execute(_TRACE, (as_json(trace),))
+    connection.execute(TRACE, (as_json(trace),))
     others = {number for (number,) in connection.execute(_NOT_SENT, (numbers,))}
     finished = as_json([one.number for one in endings if one.number not in others])
     connection.execute(_FINISH, (max(one.now_ms for one in endings), finished))

@@ -44,7 +44,9 @@ _GATHER_LESS = 0.001
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
+    """One change, and who waits for it."""
+
     change: Change[Any] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
@@ -81,7 +83,7 @@ class Writer:
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._busy = False
         """The last transaction was shared by several: it pays to wait a moment for more."""
@@ -97,7 +99,11 @@ class Writer:
             target=self._work, args=(loop, ready), name="spool-writer", daemon=True
         )
         self._thread.start()
-        await ready
+        try:
+            await ready
+        except Exception:
+            self._thread = None  # it has ended: whoever asks for a change now must not wait for it
+            raise
 
     async def stop(self) -> None:
         """Run what was asked before, then end the thread."""
@@ -123,7 +129,7 @@ class Writer:
             raise SpoolError("the spool is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.put(_Waiting(change, loop, future, **more))
+        self._queue.put(Waiting(change, loop, future, **more))
         return future
 
     async def run(self, change: Change[T]) -> T:
@@ -152,7 +158,7 @@ class Writer:
             connection.close()
 
     def _turn(self, connection: sqlite3.Connection) -> bool:
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         item = self._queue.get()
         if self._busy:
             time.sleep(self.gather)
@@ -171,21 +177,21 @@ class Writer:
             self._transact(connection, batch)
         return going
 
-    def _transact(self, connection: sqlite3.Connection, batch: list[_Waiting]) -> None:
+    def _transact(self, connection: sqlite3.Connection, batch: list[Waiting]) -> None:
         inside = [waiting for waiting in batch if not waiting.outside]
         if inside and not self._committed(connection, inside, apart=False):
             self._committed(connection, inside, apart=True)
         for waiting in batch:
             if waiting.outside:
                 _alone(connection, waiting)
-        _answer(batch)
+        answer_all(batch)
 
-    def _committed(self, connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> bool:
+    def _committed(self, connection: sqlite3.Connection, batch: list[Waiting], *, apart: bool) -> bool:
         """All in one transaction; ``apart``: a change that fails fails alone, which costs savepoints. False: try that."""
         began = time.monotonic()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            _apply_all(connection, batch, apart=apart)
+            apply_all(connection, batch, apart=apart)
             connection.execute("COMMIT")
         except BaseException as error:
             if connection.in_transaction:
@@ -201,8 +207,9 @@ class Writer:
         return True
 
 
-def _apply_all(connection: sqlite3.Connection, batch: list[_Waiting], *, apart: bool) -> None:
-    kinds: dict[Kind[Any, Any], list[_Waiting]] = {}
+def apply_all(connection: sqlite3.Connection, batch: list[Waiting], *, apart: bool) -> None:
+    """Make the changes in the running transaction; ``apart``: under a savepoint each."""
+    kinds: dict[Kind[Any, Any], list[Waiting]] = {}
     for waiting in batch:
         if waiting.kind is not None:
             kinds.setdefault(waiting.kind, []).append(waiting)
@@ -225,7 +232,7 @@ def _one_of(kind: Kind[P, T], value: P, connection: sqlite3.Connection) -> T:
     return kind(connection, [value])[0]
 
 
-def _apply_apart(connection: sqlite3.Connection, waiting: _Waiting, change: Change[Any]) -> None:
+def _apply_apart(connection: sqlite3.Connection, waiting: Waiting, change: Change[Any]) -> None:
     """Under a savepoint. Raises only when SQLite itself rolled back, as it does when the disk is full."""
     connection.execute("SAVEPOINT one")
     try:
@@ -238,7 +245,7 @@ def _apply_apart(connection: sqlite3.Connection, waiting: _Waiting, change: Chan
     connection.execute("RELEASE one")
 
 
-def _alone(connection: sqlite3.Connection, waiting: _Waiting) -> None:
+def _alone(connection: sqlite3.Connection, waiting: Waiting) -> None:
     try:
         if waiting.change is not None:
             waiting.result = waiting.change(connection)
@@ -246,9 +253,9 @@ def _alone(connection: sqlite3.Connection, waiting: _Waiting) -> None:
         waiting.error = error
 
 
-def _answer(batch: list[_Waiting]) -> None:
+def answer_all(batch: list[Waiting]) -> None:
     """Hand the results back, with one wake-up for each loop."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
     for waiting in batch:
         by_loop.setdefault(waiting.loop, []).append(waiting)
     for loop, group in by_loop.items():
@@ -258,7 +265,7 @@ def _answer(batch: list[_Waiting]) -> None:
             continue
 
 
-def _resolve(group: list[_Waiting]) -> None:
+def _resolve(group: list[Waiting]) -> None:
     for waiting in group:
         if waiting.future.done():
             continue

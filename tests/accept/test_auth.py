@@ -191,3 +191,23 @@ async def test_a_valid_login_between_the_guesses_helps_nobody() -> None:
             assert (await client.ask(f"AUTH PLAIN {right}")).startswith("421 4.7.0 Too many wrong passwords")
         async with bench.session() as client:
             assert (await client.ask(f"AUTH PLAIN {own}")).startswith("235")
+
+
+@pytest.mark.parametrize(
+    ("auth", "lines", "phase", "reply"),
+    [
+        ("none", ["MAIL FROM:<scanner 3>"], "mail", "501 5.1.7"),
+        ("none", ["MAIL FROM:<a@b.c>", "RCPT TO:<nobody at all>"], "rcpt", "501 5.1.3"),
+        ("required", ["MAIL FROM:<a@b.c>"], "mail", "530 5.7.0"),
+    ],
+)
+async def test_what_keeps_a_device_from_its_first_message_is_in_the_log(auth, lines, phase, reply) -> None:
+    """A malformed address, or no login where one is needed: whoever looks for the device finds it there."""
+    config = all_settings(clients=(login("scanner-3", "secret", "*"),))
+    async with running(listener(auth=auth), config=config) as bench, bench.session() as client:
+        await client.ask("EHLO printer")
+        told = [await client.ask(line) for line in lines]
+        (said,) = bench.events("rejected")
+        assert (said["phase"], said["reply"], said["client"]) == (phase, told[-1], "127.0.0.1")
+        assert told[-1].startswith(reply)
+        assert bench.server.rejected == 1

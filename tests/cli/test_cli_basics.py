@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import argon2
 import pytest
@@ -154,3 +156,21 @@ def test_config_show_hides_secrets(bench: Bench) -> None:
     result = bench.run("config", "show")
     assert result.exit_code == 0
     assert "a-secret-nobody-may-see" not in result.output
+
+
+def test_a_thread_that_nobody_waits_for_does_not_spoil_the_end(tmp_path: Path) -> None:
+    """A token asked for may hang inside OpenSSL: the process ends with its status, and does not take itself apart under it."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "from relay.cli.app import main\n"
+        "atexit.register(lambda: print('taken apart', flush=True))\n"
+        "if sys.argv[1:] == ['hangs']:\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "main(['--version'])\n"
+    )
+    for words, ending in (["hangs"], ""), ([], "taken apart\n"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=30, cwd=tmp_path
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.fullmatch(rf"relay [0-9.]+\n{ending}", done.stdout)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +259,24 @@ def test_auto_is_json_where_nobody_reads(configured: None, capsys: pytest.Captur
     events.notice(what="started")
     logs.flush()
     assert json.loads(capsys.readouterr().err)["what"] == "started"
+
+
+def test_the_journal_learns_each_lines_priority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd reads standard error itself, a line begins as sd-daemon(3) says; anywhere else it does not."""
+    heads = {}
+    for journal in (True, False):
+        path = tmp_path / f"{journal}.log"
+        with path.open("w") as stream:
+            about = os.fstat(stream.fileno())
+            inode = about.st_ino if journal else about.st_ino + 1
+            monkeypatch.setenv("JOURNAL_STREAM", f"{about.st_dev}:{inode}")
+            writer = logs.Writer("debug", "json", stream)
+            for level in logs.RANKS:
+                writer(level, "notice", {"what": level})
+            writer.close()
+        heads[journal] = {
+            json.loads(line[line.index("{") :])["level"]: line[: line.index("{")]
+            for line in path.read_text().splitlines()
+        }
+    assert heads[True] == {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+    assert set(heads[False].values()) == {""}

@@ -13,9 +13,11 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.fakes.tied import tied
 
 PYTHON = [sys.executable, "-m", "relay"]
 PATIENCE = 30.0
@@ -29,24 +31,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "") -> Any:
-    """Ask until the answer is true; the answer. Fails with ``what`` after ``seconds``."""
+def until(
+    condition: Callable[[], Any], seconds: float = PATIENCE, what: str = "", *, pause: float = 0.02
+) -> Any:
+    """Ask until the answer is true, every ``pause`` seconds; the answer. Fails with ``what`` after ``seconds``."""
     deadline = time.monotonic() + seconds
-    pause = threading.Event()
+    between = threading.Event()
     while True:
         answer = condition()
         if answer:
             return answer
         assert time.monotonic() < deadline, f"did not happen within {seconds} s: {what or condition}"
-        pause.wait(0.02)
+        between.wait(pause)
 
 
 class Microsoft:
     """The simulator as a process, and its control address."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        command = [*PYTHON, "simulator", "--dir", str(folder), *options]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder.parent)
+    def __init__(self, folder: Path, *options: str, prefix: Sequence[str] = ()) -> None:
+        """``options`` of `relay simulator`; ``prefix``: words that start it elsewhere."""
+        command = [*prefix, *PYTHON, "simulator", "--dir", str(folder), *options]
+        self._process = subprocess.Popen(tied(command), stdout=subprocess.PIPE, text=True, cwd=folder.parent)
         assert self._process.stdout is not None
         self.facts: dict[str, Any] = json.loads(self._process.stdout.readline())
         self.env: dict[str, str] = {key: str(value) for key, value in self.facts["env"].items()}
@@ -101,6 +106,8 @@ class Microsoft:
 class Relay:
     """`relay run` as a process."""
 
+    address = "127.0.0.1"
+
     def __init__(self, folder: Path, env: dict[str, str], config: Path | None = None) -> None:
         self.folder = folder
         self.port = free_port()
@@ -120,16 +127,20 @@ class Relay:
         """Run it; returns when it listens."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*PYTHON, "run"], env=self.env, stderr=log, stdout=log, cwd=self.folder
+                tied(self._words("run")), env=self.env, stderr=log, stdout=log, cwd=self.folder
             )
         if wait:
             until(self._listening, what=f"relay listens; its log: {self.log.read_text()[-2000:]}")
         return self
 
+    def _words(self, *words: str) -> list[str]:
+        """A relay command as it is started."""
+        return [*PYTHON, *words]
+
     def _listening(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-4000:]
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+        with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), 1) as probe:
             return probe.recv(3) == b"220"
         return False
 
@@ -153,7 +164,7 @@ class Relay:
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One relay command with the same configuration."""
         done = subprocess.run(
-            [*PYTHON, *words], env=self.env, capture_output=True, text=True, timeout=60, cwd=self.folder
+            self._words(*words), env=self.env, capture_output=True, text=True, timeout=60, cwd=self.folder
         )
         assert not check or done.returncode == 0, (words, done.returncode, done.stdout, done.stderr)
         return done

@@ -14,6 +14,8 @@ from tests.journeys.kit import Relay, until
 from tests.journeys.sending import Load, mail, send
 from tests.journeys.test_crash import relay_trace
 
+__all__ = ["all_arrived", "load_for"]
+
 server = pytest.fixture(scope="module")(running)
 
 
@@ -76,23 +78,3 @@ def test_a_database_that_crashes_under_load_loses_nothing_and_clients_hear_451_a
     accepted = load.finish()
     all_arrived(fast, relay, accepted)
     assert relay.command("health").returncode == 0
-
-
-def test_a_second_relay_stands_by_and_takes_over_from_one_that_was_killed(
-    fast, relay, make_fast_relay, tmp_path
-):
-    other = make_fast_relay()
-    other.log = tmp_path / "other.log"
-    other.env["RELAY_SPOOL_URL"] = relay.env["RELAY_SPOOL_URL"]
-    other.start(wait=False)
-    until(lambda: "standing by: another relay" in other.log.read_text(), what="the second one stands by")
-    assert other.stop() == 0
-    other.start(wait=False)
-    until(lambda: other.log.read_text().count("standing by") == 2, what="it stands by again")
-    load = load_for(relay, 0)
-    until(lambda: len(load.accepted) > 10, what="mail is accepted")
-    relay.kill()
-    accepted = load.finish()
-    until(other._listening, what="the second one listens")
-    send(other.port, mail(1))
-    all_arrived(fast, other, accepted | {"<1@legacy.local>"})

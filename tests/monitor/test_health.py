@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from relay.cli.app import build_app
 from relay.errors import SpoolError
 from tests.monitor.test_metrics import send
+from tests.web.client import Site
 
 
 async def test_ready_says_so_and_warns_of_what_keeps_mail_from_leaving(site):
@@ -74,3 +75,20 @@ async def test_the_command_says_the_same(site):
     assert strict.exit_code == 1
     assert json.loads(strict.stdout)["ok"] is False
     assert (await site.daemon.spool.stats()).messages == before
+
+
+async def test_a_relay_that_is_starting_is_waited_for(tmp_path):
+    """The command is asked before there is a relay, and answers as soon as there is one; without --wait, at once."""
+    site = Site(tmp_path)
+
+    def run(*words: str):
+        return CliRunner().invoke(build_app("health"), ["health", "--config", str(site.config), *words])
+
+    assert (await asyncio.to_thread(run)).exit_code == 1
+    assert (await asyncio.to_thread(run, "--wait", "0.3")).exit_code == 1
+    waiting = asyncio.ensure_future(asyncio.to_thread(run, "--wait", "30"))
+    await site.start()
+    try:
+        assert (await waiting).exit_code == 0
+    finally:
+        await site.stop()

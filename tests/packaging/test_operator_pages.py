@@ -35,7 +35,7 @@ async def test_the_commands_of_the_backup_page_bring_mail_back(tmp_path):
     async with opened(spool) as one:
         ids = {await accept(one), await accept(one, large * 5000)}
     page = (ROOT / "docs" / "backup.md").read_text()
-    copy, restore = re.findall(r"^```\n(systemctl stop.+?)^```$", page, re.MULTILINE | re.DOTALL)
+    copy, restore = re.findall(r"^```sh\n(systemctl stop.+?)^```$", page, re.MULTILINE | re.DOTALL)
     for script in (copy, restore):
         lines = [line for line in script.splitlines() if not line.startswith("systemctl")]
         text = (

@@ -10,31 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.build import build
+
 ROOT = Path(__file__).parents[2]
-BUILD = """
-import sys
-from setuptools import build_meta
-folder = sys.argv[1]  # setuptools makes argv its own
-print(build_meta.build_wheel(folder))
-print(build_meta.build_sdist(folder))
-"""
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     """The folder with both; made from a copy, so that nothing is left in the source."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("packages")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source / name)
-    shutil.copytree(ROOT / "relay", source / "relay", ignore=shutil.ignore_patterns("__pycache__"))
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder)], cwd=source, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    build(folder)
     return folder
 
 

@@ -180,7 +180,7 @@ async def test_a_hold_is_tried_ever_more_seldom(
     lane = house.scheduler._lane(LANE)
     outcome = judge(phase, reply_of(int(reply[:3]), reply[4:]))
     for expected in hours:
-        house.scheduler.holds.probing(lane)
+        assert await house.scheduler.holds.may_probe(lane)
         await house.scheduler.holds.impose(lane, outcome)
         (hold,) = await house.holds()
         assert hold.next_probe - house.clock.now() == pytest.approx(expected * 3600, rel=0.11)

@@ -266,7 +266,7 @@ async def test_one_lane_tries_for_its_upstream_whatever_connections_of_others_do
     now = h.spool.now()
     await h.spool.hold(Hold("upstream", trying.upstream.name, "c", "why", "how", "", now, next_probe=now - 1))
     await h.scheduler.holds.load(probe_now=False)
-    h.scheduler.holds.probing(trying)
+    assert await h.scheduler.holds.may_probe(trying)
     h.scheduler.holds.probed(other)
     assert not h.scheduler.holds.probe_due(other, now + 1e6)
     other.wake.clear()
@@ -302,6 +302,6 @@ async def test_what_several_lanes_meet_at_once_is_one_refusal(house):
     assert hold.probes == 0
     assert hold.next_probe is not None and hold.next_probe < h.spool.now() + 70
     trying = h.scheduler.lanes[names[0]]
-    h.scheduler.holds.probing(trying)
+    assert await h.scheduler.holds.may_probe(trying)
     await h.scheduler.holds.impose(trying, WRONG_SECRET, at_login=True)
     assert h.scheduler.holds.all()[0].probes == 1

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -136,3 +137,14 @@ async def test_any_mailbox_takes_every_address_of_the_domains(start: Start, conn
     dialog = await connect(sim, "tls")
     assert (await dialog.auth("who@fabrikam.com")).startswith("535 ")
     assert (await dialog.auth("who@contoso.com")).startswith("235 ")
+
+
+async def test_an_address_may_be_its_name(tmp_path: Path) -> None:
+    """A client that verifies whom it speaks with finds the address in the certificate."""
+    options = SimulatorOptions(directory=tmp_path, host="127.0.0.2", public_name="127.0.0.2")
+    async with Simulator(options) as sim:
+        port = int(sim.authority.rpartition(":")[2])
+        trusted = ssl.create_default_context(cafile=str(sim.ca_file))
+        _, writer = await asyncio.open_connection("127.0.0.2", port, ssl=trusted)
+        assert ("IP Address", "127.0.0.2") in writer.get_extra_info("peercert")["subjectAltName"]
+        writer.close()

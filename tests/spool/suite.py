@@ -78,6 +78,19 @@ class SpoolSuite:
         assert claim.header_from == ("app@legacy.local",)
         assert claim.attempts == 0
 
+    async def test_a_text_is_revised_by_one_at_a_time(self, make):
+        spool = await make()
+
+        def more(text: str | None) -> tuple[str, int]:
+            count = int(text or 0) + 1
+            return str(count), count
+
+        results = await asyncio.gather(*(spool.revise("count", more) for _ in range(10)))
+        assert sorted(results) == list(range(1, 11))
+        assert await spool.remembered("count") == {"count": "10"}
+        assert await spool.revise("count", lambda text: (None, text)) == "10"
+        assert await spool.remembered("count") == {}
+
     async def test_a_claimed_message_is_not_given_twice(self, make):
         spool = await make()
         await accept(spool)

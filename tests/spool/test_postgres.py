@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TypeVar
 
 import psycopg
 import pytest
 
-from relay.errors import SpoolBusy, SpoolError, SpoolVersion
+from relay.errors import SpoolError, SpoolVersion
 from relay.spool.contract import Filter
 from relay.spool.factory import build_spool
 from relay.spool.postgres import PostgresSpool, shown_url
 from relay.spool.postgres_dialect import translate
 from relay.spool.postgres_link import connect
 from relay.spool.postgres_rows import CHUNK
-from relay.spool.postgres_schema import LOCKS, WRITING, Migration, migrate, migrations
-from tests.fakes.clock import ManualClock
-from tests.fakes.postgres import PostgresServer, running
+from relay.spool.postgres_schema import Migration, migrate, migrations
 from tests.fakes.spool import LANE, SENT, accept, spool_settings
+from tests.spool.postgres_kit import Maker, ask, eventually, make, server
 from tests.spool.suite import (
     HeldRecipients,
     HeldTime,
@@ -37,64 +33,11 @@ from tests.spool.suite import (
     tend_until_quiet,
 )
 
-T = TypeVar("T")
-
-
-class Maker:
-    """Opens spools on a database of their own."""
-
-    def __init__(self, server: PostgresServer, folder: Path) -> None:
-        self.server = server
-        self.folder = folder
-        self.url = server.database()
-        self.clock = ManualClock()
-        self.opened: list[PostgresSpool] = []
-        self.settings: dict[str, object] = {}
-
-    async def __call__(self, **settings: object) -> PostgresSpool:
-        self.settings = settings
-        spool = PostgresSpool(spool_settings(self.folder, url=self.url, **settings), self.clock)
-        await spool.open()
-        self.opened.append(spool)
-        return spool
-
-    async def reopen(self, spool: PostgresSpool) -> PostgresSpool:
-        await spool.close()
-        self.opened.remove(spool)
-        return await self(**self.settings)
-
-
-server = pytest.fixture(scope="module")(running)
-
-
-@pytest.fixture
-async def make(server, tmp_path):
-    maker = Maker(server, tmp_path)
-    yield maker
-    for spool in maker.opened:
-        await spool.close()
+__all__ = ["make", "server"]
 
 
 class TestPostgres(SpoolSuite, NoticesAndAnswers, HeldRecipients, HeldTime):
     """The common suite."""
-
-
-async def ask(make: Maker, statement: str, *values: object) -> list[tuple]:
-    """What the database says, on a connection of the test's own."""
-    async with await psycopg.AsyncConnection.connect(make.url, autocommit=True) as connection:
-        await connection.execute("SET search_path = relay")
-        cursor = await connection.execute(statement.encode(), values)
-        return await cursor.fetchall() if cursor.description else []
-
-
-async def eventually(attempt: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
-    """Its first answer that is no SpoolError."""
-    async with asyncio.timeout(seconds):
-        while True:
-            try:
-                return await attempt()
-            except SpoolError:
-                await asyncio.sleep(0.05)
 
 
 async def test_many_connections_share_commits(make):
@@ -118,81 +61,6 @@ async def test_one_failing_change_takes_no_other_with_it(make, statement):
     assert isinstance(results[1], SpoolError)
     assert len(await spool.find(Filter())) == 2
     assert [one.lane for one in await spool.lanes()] == [LANE]
-
-
-async def test_a_second_relay_says_so_and_stands_by_until_the_first_has_left(make, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr("relay.events.notice", lambda *, what: said.append(what))
-    spool = await make()
-    other = PostgresSpool(spool_settings(make.folder, url=make.url))
-    opening = asyncio.ensure_future(other.open())
-    async with asyncio.timeout(30):
-        while not said:
-            await asyncio.sleep(0.05)
-    assert other.standing_by and f":{os.getpid()}" in said[0]
-    await accept(spool)
-    await spool.close()
-    make.opened.remove(spool)
-    await asyncio.wait_for(opening, 30)
-    assert not other.standing_by
-    try:
-        assert len(await other.find(Filter())) == 1
-    finally:
-        await other.close()
-
-
-async def test_a_relay_that_lost_the_database_stays_out_when_another_took_over(make):
-    spool = await make()
-    await accept(spool)
-    claim = await claim_one(spool, make.clock.now())
-    other = PostgresSpool(spool_settings(make.folder, url=make.url), make.clock)
-    await ask(
-        make, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = 3"
-    )
-    await other.open()  # the first learns of its loss only when it next asks
-    await other.recover()
-    assert [one.id for one in await other.claim(LANE, 1, make.clock.now())] == [claim.id]
-    await other.close()
-    with pytest.raises(SpoolError):
-        await settle(spool, claim, SENT, make.clock.now())
-    with pytest.raises(SpoolBusy, match="took this spool over"):
-        await spool._look()
-    assert spool.standing_by
-    assert await ask(make, "SELECT state FROM message") == [(1,)]
-
-
-async def test_a_relay_that_stands_still_loses_its_place_and_cannot_settle_what_another_took(
-    make, monkeypatch
-):
-    """As one that is frozen (SIGSTOP): its session is alive, and silent."""
-    monkeypatch.setattr("relay.spool.postgres_place._STALLED", 2.0)
-    monkeypatch.setattr("relay.spool.postgres_place._LAST_ONE_LEAVES", 0.3)
-    frozen = await make()
-    message_id = await accept(frozen)
-    claim = await claim_one(frozen, make.clock.now())
-    await frozen.begin(claim.id, make.clock.now(), 1)
-    other = PostgresSpool(spool_settings(make.folder, url=make.url), make.clock)
-    opening = asyncio.ensure_future(other.open())
-    async with asyncio.timeout(30):
-        while not other.standing_by:
-            await asyncio.sleep(0.05)
-    await accept(frozen)  # a place that is in use is not taken
-    assert frozen._looking is not None
-    frozen._looking.cancel()
-    await asyncio.wait_for(opening, 30)
-    assert (await other.recover()).uncertain == (message_id,)
-    with pytest.raises(SpoolError):
-        await settle(frozen, claim, SENT, make.clock.now())
-    with pytest.raises(SpoolError):
-        await frozen.begin(claim.id, make.clock.now(), 1)
-    async with asyncio.timeout(30):
-        while not frozen.standing_by:  # it finds out that it was replaced, though the other is still there
-            with pytest.raises(SpoolError):
-                await frozen._look()
-            await asyncio.sleep(0.05)
-    (trace,) = await other.trace(message_id)
-    assert (trace.state, trace.events[-1].event) == ("queued", "uncertain")
-    await other.close()
 
 
 async def test_a_relay_goes_on_with_its_claims_when_the_connection_breaks(make):
@@ -282,16 +150,21 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(make, monkeypatch, too
     assert len(await eventually(lambda: spool.find(Filter()))) == took_place
 
 
-async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make):
-    """As a relay that is stopped (SIGSTOP) between two statements would: the server ends its session."""
+@pytest.mark.parametrize("mode", ["step by step", "pipeline"])
+async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make, mode):
+    """As a relay that is stopped (SIGSTOP) between two statements would: its session is ended."""
     spool = await make()
-    frozen = connect(make.url, "frozen")
-    frozen.execute("BEGIN")
-    frozen.execute("SELECT pg_advisory_xact_lock(%s, %s)", (LOCKS, WRITING))
+    await accept(spool)
+    frozen = connect(make.url, "relay frozen")
     try:
-        async with asyncio.timeout(20):
-            await accept(spool)
-        with pytest.raises(psycopg.Error):
+        with (
+            pytest.raises(psycopg.Error),
+            frozen.pipeline() if mode == "pipeline" else contextlib.nullcontext(),
+        ):
+            frozen.execute("BEGIN")
+            assert frozen.execute("SELECT 1 FROM source FOR UPDATE").fetchone()
+            async with asyncio.timeout(9):
+                await accept(spool)
             frozen.execute("COMMIT")
     finally:
         frozen.close()

@@ -127,5 +127,7 @@ async def release(request: web.Request) -> web.Response:
     lane = key.split("|")[0]
     names = [one.lane for one in await desk.spool.lanes()]
     await desk.look_again([name for name in names if lane in (name, lane_parts(name)[0])])
-    events.released(lane=lane, scope=scope, why="released on the admin page", client=request.remote or "")
+    events.notice(
+        what=f"{key.replace('|', ', sender ')} was released on the admin page", client=request.remote or ""
+    )
     return go(request, "/", ("ok", f"Released: {key.replace('|', ', sender ')}. Its mail is tried now."))
