@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from tests.group.judge import MINUTE
 from tests.group.kit import FROZEN_CONNECTIONS, Bounds, Group, Replica, pass_time, until
-from tests.group.load import CALM, STRICT, steady, strict_load, strict_verdict
+from tests.group.load import BUSY, CALM, STRICT, steady, strict_load, strict_verdict
 from tests.group.misfortunes import MISFORTUNES
+from tests.group.senders import Letter
 
 SECONDS = 40.0
 """How long things happen."""
@@ -25,6 +27,24 @@ def test_a_bad_day(make_group, seed):
     while time.monotonic() < ends:
         bad_hour(group, chance, replicas)
     strict_verdict(group, senders, FROZEN_CONNECTIONS)
+
+
+def test_the_minute_slides_over_whoever_works_the_mailbox(make_group):
+    """Two minutes of mail for one mailbox: what one replica has sent leaves the window while another one sends."""
+    chance = random.Random(101)
+    group = make_group(Bounds(minute=STRICT.minute), "--latency", "0.05")
+    replicas = group.start("one", "two", "three")
+    senders = group.senders()
+    for _ in range(3):
+        senders.start([Letter(BUSY)] * 3 * STRICT.minute)
+        senders.start(steady(CALM[:3]), pause=1.0)
+    ends = time.monotonic() + 2.1 * MINUTE
+    while time.monotonic() < ends:
+        bad_hour(group, chance, replicas)
+    senders.finish()
+    found = group.verdict(senders, FROZEN_CONNECTIONS, full=True)
+    sent = sum(found.arrived[message_id] for message_id in senders.taken(BUSY))
+    assert sent > 1.5 * STRICT.minute, found.limits
 
 
 def bad_hour(group: Group, chance: random.Random, replicas: list[Replica]) -> None:
