@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
@@ -31,6 +31,7 @@ from relay.pages import Pages
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.tokens.entra import EntraTokens
@@ -184,16 +185,19 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        recovered = await self.spool.recover()
-        for message_id in recovered.uncertain:
-            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
+        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        if not away:
+            await self._recover()
+            await self.courier.recall()
         self.spool.listen(self._heard)
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self._reroute(await self._stray())
-        await self.scheduler.start()
-        await self.scheduler.drop_unused(self.router.uses)
+        if away:
+            self._spawn(self._take_up_later())
+        else:
+            await self._sort_out()
+            await self.scheduler.start()
+            await self._drop_unused()
         self.started = self.clock.now()
         self._up.set()
         for work in self._duties.work():
@@ -204,6 +208,35 @@ class Daemon:
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
+
+    async def _recover(self) -> None:
+        """What a stopped or killed relay had under way."""
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+
+    async def _sort_out(self) -> None:
+        await self._reroute(await self._stray())
+
+    async def _drop_unused(self) -> None:
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _take_up_later(self) -> None:
+        """The rest of a start whose database was away: mail is accepted into the local spool until it is there.
+
+        It may go away again: each step is tried until it is done, and done once.
+        """
+        assert isinstance(self.spool, BufferedSpool)
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+        ]  # fmt: skip
+        while steps:
+            try:
+                await steps[0]()
+                del steps[0]
+            except Exception as error:
+                say("start", error)
+                await self.clock.sleep(2.0)
 
     def _heard(self, news: News) -> None:
         """Another replica has found the way by which an upstream takes mail."""
@@ -332,10 +365,13 @@ class Daemon:
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
-        if settings.spool.url != self.settings.spool.url:
-            events.advice(
-                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
-            )
+        for key in ("url", "local"):
+            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
+                events.advice(
+                    where="reload",
+                    what=f"spool.{key} changed",
+                    remedy="Restart relay to use the other spool.",
+                )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
         await self._listen(settings)

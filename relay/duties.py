@@ -39,7 +39,7 @@ class Duties:
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What goes on for as long as the daemon runs."""
-        return [self._tend(), self._watch_overdue(), self._watch_alarms()]
+        return [self._tend(), self._watch_overdue(), self._watch_alarms(), self._watch_here()]
 
     async def _on_duty(self) -> bool:
         """Whether upkeep, notices about time and alarms are this replica's; whoever takes over knows what was done."""
@@ -92,6 +92,15 @@ class Duties:
                 await self._daemon.alarms.look(tells=await self._on_duty())
             except SpoolLost:
                 pass
+            except Exception as error:
+                say("alerts", error)
+            await self._daemon.clock.sleep(PAUSE)
+
+    async def _watch_here(self) -> None:
+        """What concerns this host alone, whoever is on duty."""
+        while True:
+            try:
+                await self._daemon.alarms.look_here()
             except Exception as error:
                 say("alerts", error)
             await self._daemon.clock.sleep(PAUSE)

@@ -20,7 +20,11 @@ SCENES = {
     "docs/exchange-side.md": rehearsal(),
     "docs/getting-started.md": Scene(),
     "docs/graph.md": rehearsal(simulator=GUIDE),
-    "docs/monitoring.md": rehearsal(replace={"docs/monitoring": f"{ROOT}/docs/monitoring"}),
+    # the page is served a moment after mail is taken
+    "docs/monitoring.md": rehearsal(
+        more="until curl -fs http://127.0.0.1:8025/healthz; do sleep 0.1; done\n",
+        replace={"docs/monitoring": f"{ROOT}/docs/monitoring"},
+    ),
     # mail that waits: nobody answers where Entra ID should be
     "docs/operating.md": rehearsal(
         more='curl -fsS -X PATCH "$(jq -r .control simulator.json)/state" -d \'{"entra_down": "refuse"}\'\n'
