@@ -14,7 +14,9 @@ from benchmarks import (
     fairness,
     goodput,
     handshakes,
+    helper,
     kit,
+    lanes,
     latency,
     memory,
     postfix,
@@ -59,12 +61,14 @@ SHORT: dict[str, Part] = {
     "latency": lambda folder: latency.measure(folder, 1),
     "fairness": lambda folder: fairness.measure(folder, 1),
     "handshakes": lambda folder: handshakes.measure(folder, 1),
+    "lanes": lambda folder: lanes.measure(folder, 1),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED[:2]),
 }
 LONG: dict[str, Part] = {
     "memory": _large,
     "goodput": lambda folder: goodput.measure(folder, 3),
     "upkeep": lambda folder: upkeep.measure(folder, 1),
+    "helper": lambda folder: helper.measure(folder, 3),
     "simulation": lambda folder: simulation.measure(Demand(10_000_000), 1000, 150.0, simulation.SHORT),
     "scale": lambda folder: scale.measure(folder, scale.QUEUED),
 }

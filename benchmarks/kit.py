@@ -118,7 +118,13 @@ class Relay:
     """`relay run` against a simulated Entra ID, delivering to any SMTP port."""
 
     def __init__(
-        self, folder: Path, simulator: dict[str, Any], upstream: dict[str, Any], **spool: Any
+        self,
+        folder: Path,
+        simulator: dict[str, Any],
+        upstream: dict[str, Any],
+        *,
+        workers: str = "auto",
+        **spool: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -136,6 +142,7 @@ class Relay:
                 "connections": 6000, "connections_per_client": 6000, "message_size": "100MB"}}],
             "spool": {"url": f"sqlite:///{folder / 'spool.db'}", "max_size": "100GB", **spool},
             "log": {"level": "info", "format": "json"},
+            "workers": workers,
         }))  # fmt: skip
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -204,6 +211,41 @@ def simulator(folder: Path, *options: str, keep: bool = False) -> Iterator[dict[
         running.stop()
 
 
+alone_wanted = False
+"""Set by ``--alone``."""
+
+
+@contextlib.contextmanager
+def alone(*others: int) -> Iterator[None]:
+    """With ``--alone``: real-time priority for our programs (and ``others``) meanwhile, so that what else runs on the
+    machine hardly counts. Needs root."""
+    if not alone_wanted:
+        yield
+        return
+    programs = [*_descendants(os.getpid()), *others]
+    _schedule(programs, os.SCHED_RR)
+    try:
+        yield
+    finally:
+        _schedule([*programs, *_descendants(os.getpid())], os.SCHED_OTHER)
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def _schedule(programs: list[int], policy: int) -> None:
+    """All their threads; what they start later inherits it."""
+    for task in {task for pid in programs for task in Path(f"/proc/{pid}/task").glob("[0-9]*")}:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setscheduler(int(task.name), policy, os.sched_param(int(policy == os.SCHED_RR)))
+
+
 def load(port: int, messages: int, size: int, clients: int, *more: str, timeout: float = 300.0) -> float:
     """Postfix's smtp-source: a connection per message, from ``clients`` at once. Seconds until all had their 250.
 
@@ -229,7 +271,12 @@ def command(name: str, about: str, measure: Callable[[Path, int], list[Row]], ru
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--runs", type=int, default=runs, help="repetitions; the median counts")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON goes")
+    parser.add_argument(
+        "--alone", action="store_true", help="real-time priority for what is measured; needs root"
+    )
     options = parser.parse_args()
+    global alone_wanted
+    alone_wanted = options.alone
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with workshop() as folder:
         rows = measure(folder, options.runs)

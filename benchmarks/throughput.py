@@ -13,7 +13,7 @@ from benchmarks.postfix import Postfix, available
 
 SMALL, CLIENTS = 10 * 1024, 20
 LARGE = 25 * 1024 * 1024
-_NO_LIMITS = {
+NO_LIMITS = {
     "limits": {"connections": 4, "messages_per_minute": 0, "recipients_per_day": 0, "message_size": "100MB"},
     "batch_size": 100,
 }
@@ -49,14 +49,16 @@ def accept(folder: Path, simulator: dict[str, Any], messages: int, runs: int) ->
         held = {"smtpd_client_restrictions": "static:hold", "relayhost": "[127.0.0.1]:9"}
         with Postfix(folder / f"accept-postfix-{run}", free_port(), held) as postfix:
             load(postfix.port, 100, SMALL, CLIENTS)
-            return messages / load(postfix.port, messages, SMALL, CLIENTS)
+            with kit.alone(*postfix.processes()):
+                return messages / load(postfix.port, messages, SMALL, CLIENTS)
 
     def ours(run: int) -> float:
-        relay = Relay(folder / f"accept-{run}", simulator, {**_NO_LIMITS, "port": free_port()})
+        relay = Relay(folder / f"accept-{run}", simulator, {**NO_LIMITS, "port": free_port()})
         try:
             relay.start()
             load(relay.port, 100, SMALL, CLIENTS)
-            return messages / load(relay.port, messages, SMALL, CLIENTS)
+            with kit.alone():
+                return messages / load(relay.port, messages, SMALL, CLIENTS)
         finally:
             relay.stop()
 
@@ -77,10 +79,11 @@ def relay_through(
     certificate = Path(simulator["directory"]) / "server.pem"
     weight = size / 1e6 if size > 1e6 else 1.0
 
-    def measured(port: int, sink: Sink) -> float:
-        began = time.monotonic()
-        load(port, messages, 0 if more else size, clients, *more)
-        return messages * weight / (sink.wait_for(messages, 300) - began)
+    def measured(port: int, sink: Sink, *programs: int) -> float:
+        with kit.alone(*programs):
+            began = time.monotonic()
+            load(port, messages, 0 if more else size, clients, *more)
+            return messages * weight / (sink.wait_for(messages, 300) - began)
 
     def peer(run: int) -> float:
         sink = Sink(certificate)
@@ -91,13 +94,13 @@ def relay_through(
         }
         try:
             with Postfix(folder / f"through-postfix-{size}-{run}", free_port(), settings) as postfix:
-                return measured(postfix.port, sink)
+                return measured(postfix.port, sink, *postfix.processes())
         finally:
             sink.stop()
 
     def ours(run: int) -> float:
         sink = Sink(certificate)
-        relay = Relay(folder / f"through-{size}-{run}", simulator, {**_NO_LIMITS, "port": sink.port})
+        relay = Relay(folder / f"through-{size}-{run}", simulator, {**NO_LIMITS, "port": sink.port})
         try:
             relay.start()
             return measured(relay.port, sink)

@@ -32,15 +32,25 @@ def _age(database: Path) -> None:
     connection.close()
 
 
-def _timed(work: Callable[..., T], times: list[float]) -> Callable[..., T]:
-    def timed(*words: Any) -> T:
-        began = time.monotonic()
-        try:
-            return work(*words)
-        finally:
-            times.append((time.monotonic() - began) * 1000)
+class Steps:
+    """Milliseconds of each step: on the clock, and on a processor, which is what the step itself can do about it."""
 
-    return timed
+    def __init__(self) -> None:
+        self.took: list[float] = []
+        self.worked: list[float] = []
+
+    def timed(self, work: Callable[..., T]) -> Callable[..., T]:
+        """The same, measured."""
+
+        def timed(*words: Any) -> T:
+            began, used = time.monotonic(), time.thread_time()
+            try:
+                return work(*words)
+            finally:
+                self.took.append((time.monotonic() - began) * 1000)
+                self.worked.append((time.thread_time() - used) * 1000)
+
+        return timed
 
 
 async def _tend(database: Path) -> tuple[list[float], int]:
@@ -84,30 +94,24 @@ def measure(folder: Path, runs: int) -> list[Row]:
     database = folder / "spool.db"
     fill(database, LANE, OLD)
     _age(database)
-    times: list[float] = []
-    whole = upkeep.forget
-    upkeep.forget = _timed(whole, times)
+    steps, whole = Steps(), upkeep.forget
+    upkeep.forget = steps.timed(whole)
     try:
-        waits, steps = asyncio.run(_tend(database))
+        waits, _ = asyncio.run(_tend(database))
     finally:
         upkeep.forget = whole
-    times.sort()
-    typical, longest = times[len(times) * 95 // 100], times[-1]
-    note = (
-        f"{steps} steps of {kit.median(times):.1f} ms at the median, the longest {longest:.1f} ms;"
-        f" acceptance meanwhile {kit.median(waits):.1f} ms at the median"
-    )
     return [
-        Row(
-            "the writer held by one step of upkeep, 95 % within",
-            typical,
-            None,
-            "ms",
-            "<= 20 ms",
-            typical <= 20,
-            note,
-        )
-    ]
+        _row("the writer's own work in one step of upkeep, the longest", steps.worked, 1.0, ""),
+        _row("the writer held by one step of upkeep, 95 % within", steps.took, 0.95, "on the clock, with all that runs here"),
+        _row("acceptance meanwhile, 95 % within", waits, 0.95, "its own commit included"),
+    ]  # fmt: skip
+
+
+def _row(name: str, times: list[float], share: float, about: str) -> Row:
+    times.sort()
+    shown = times[min(len(times) - 1, int(len(times) * share))]
+    note = f"{len(times)} times, {kit.median(times):.1f} ms at the median, the longest {times[-1]:.1f} ms; {about}"
+    return Row(name, shown, None, "ms", "<= 20 ms", shown <= 20, note.removesuffix("; "))
 
 
 if __name__ == "__main__":

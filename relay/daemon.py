@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
-from relay.accept.auth import Guessing
+from relay.accept.auth import Authenticator, Guessing, Judge
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import Alarms
@@ -34,7 +35,10 @@ from relay.settings import Settings
 from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
+from relay.spool.sqlite import SqliteSpool
 from relay.tokens.entra import EntraTokens
+from relay.workers.acceptance import Acceptance
+from relay.workers.deputy import Desk
 
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
@@ -172,6 +176,8 @@ class Daemon:
         self.memory = Memory()
         self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
+        self._logins = Judge(Authenticator(()), self._guessing, self.clock)
+        self.acceptance = self._acceptance()
         self._up = asyncio.Event()
         self._duties = Duties(self)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -199,6 +205,8 @@ class Daemon:
             await self.scheduler.start()
             await self._drop_unused()
         self.started = self.clock.now()
+        if self.acceptance is not None:
+            self.acceptance.start()
         self._up.set()
         for work in self._duties.work():
             self._spawn(work)
@@ -255,6 +263,7 @@ class Daemon:
             self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
             self.scheduler.stop(seconds),
+            *([self.acceptance.stop(seconds)] if self.acceptance is not None else []),
             self.alarms.stop(min(seconds, 5.0)),
         )
         await self.courier.close()
@@ -295,23 +304,34 @@ class Daemon:
             )  # fmt: skip
 
     def _intake(self, settings: Settings) -> Intake:
+        authenticator = Authenticator(settings.clients)
+        self._logins = Judge(authenticator, self._guessing, self.clock)
         return Intake(
             spool=self.spool,
             router=self.router,
             settings=settings,
             clock=self.clock,
             hostname=self.hostname,
-            guessing=self._guessing,
+            authenticator=authenticator,
+            logins=self._logins,
             answers=self.scheduler.answers,
         )
+
+    def _acceptance(self) -> Acceptance | None:
+        """Helper processes that accept mail; None where the spool takes mail from this process alone."""
+        if not isinstance(self.spool, SqliteSpool) or not hasattr(os, "sched_getaffinity"):
+            return None
+        desk = Desk(self.spool, lambda: self._logins, self.router.member)
+        return Acceptance(desk, self.listeners, self.hostname, self.settings)
 
     async def _watch_certificates(self) -> None:
         """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
         while True:
             await self.clock.sleep(LOOK_AT_CERTIFICATES)
             try:
-                for one in tuple(self.listeners.values()):
-                    one.renew()
+                renewed = [one.renew() for one in tuple(self.listeners.values())]
+                if self.acceptance is not None and any(renewed):
+                    await self.acceptance.renew()
                 self.pages.renew()
             except Exception as error:
                 say("certificates", error)
@@ -384,10 +404,14 @@ class Daemon:
         self.router.rules = Router(settings)
         self.courier.update(settings, self.router, self.tokens)
         logs.configure(settings.log)
+        if self.acceptance is not None:
+            await self.acceptance.update(settings)
         self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
             self._spawn(self.listeners.pop(bind).drain(DRAIN))
+            if self.acceptance is not None:
+                self.acceptance.dismiss(bind, DRAIN)
         await self._reroute(await self._stray())
         await self.scheduler.reload(settings)
         await self.scheduler.drop_unused(self.router.uses)

@@ -35,6 +35,11 @@ def _tell(level: str, event: str, fields: Mapping[str, object]) -> None:
         watcher(level, event, fields)
 
 
+def repeat(level: str, event: str, fields: Mapping[str, object]) -> None:
+    """An event that happened in a helper process."""
+    _tell(level, event, fields)
+
+
 def plug(sink: Sink | None) -> None:
     """Send events there from now on; None: nowhere."""
     global _sink

@@ -8,7 +8,7 @@ from relay.rewrite.contract import Refused, Route
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Claim
+from relay.spool.contract import Claim, lane_parts
 
 
 class LiveRouter:
@@ -30,6 +30,11 @@ class LiveRouter:
         if len(route.mailboxes) == 1 or self.scheduler is None:
             return self.rules.choose(route, source)
         return self.rules.choose(route, source, avoid=self.scheduler.avoided(route.lanes))
+
+    def member(self, lanes: tuple[str, ...], source: str) -> str:
+        """`choose` for a pool that is known by its lanes alone."""
+        parts = [lane_parts(lane) for lane in lanes]
+        return self.choose(Route(parts[0][0], tuple(mailbox for _, mailbox in parts), None, "", ""), source)
 
     def uses(self, lane: str) -> bool:
         """Whether mail, our own included, can come to that lane."""

@@ -55,6 +55,7 @@ _SECRET_FIELDS = frozenset(
     {"client_secret", "secret", "password", "passphrase", "token", "access_token", "authorization"}
 )
 REDACTED = "[redacted]"
+_NUMBERS = (int, float, type(None))
 
 
 def visible(text: str) -> str:
@@ -96,9 +97,21 @@ def _redacted(match: re.Match[str]) -> str:
 
 def redact(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The processor that keeps secrets out of every field, at any depth."""
+    if _harmless(line):
+        return line
     for key, value in line.items():
         line[key] = REDACTED if key in _SECRET_FIELDS else _clean(value)
     return line
+
+
+def _harmless(line: Mapping[str, Any]) -> bool:
+    """Whether nothing in the line hints at a secret, all of it looked at together: true of nearly every line."""
+    texts = [value for value in line.values() if isinstance(value, str)]
+    others = (value for value in line.values() if not isinstance(value, str))
+    if not _SECRET_FIELDS.isdisjoint(line) or not all(isinstance(one, _NUMBERS) for one in others):
+        return False
+    together = "\n".join(texts).lower()
+    return not any(hint in together for hint in _HINTS)
 
 
 def _clean(value: Any) -> Any:

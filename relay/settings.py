@@ -299,6 +299,8 @@ class Settings:
     warnings: tuple[str, ...] = field(default=())
     """What works but an administrator should know: plain secrets, readable files, keys whose feature is to come."""
 
+    workers: str = "auto"
+    """A second process that accepts mail: auto, never or always."""
     file: Path | None = None
     """The configuration file; None when the environment alone configures."""
     variables: tuple[tuple[str, str], ...] = ()

@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # finds by the check's own means, writes by the config room's
     "setup": {"check", "config"},
     "web": {"config", "spool.contract", "check.contract"},
+    # a helper process is put together like the daemon, of other rooms' parts; the daemon's end knows what they ask for
+    "workers": {"accept", "rewrite.contract", "rewrite.route", "spool"},
     "simulator": set(),
     "demo": {"*"},
     "daemon": {"*"},
@@ -75,7 +77,7 @@ DOORS: dict[str, set[str]] = {
     "typer": {"cli", "simulator"},
     "rich": {"cli", "demo"},
     "structlog": {"logs"},
-    "uvloop": {"daemon"},
+    "uvloop": {"daemon", "workers"},
     "servicemanager": {"winservice"},
     "win32service": {"winservice"},
     "win32serviceutil": {"winservice"},

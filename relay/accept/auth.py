@@ -14,12 +14,14 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from relay import events
 from relay.accept.addresses import matches
+from relay.clock import Clock
 from relay.settings import ClientLogin
 
 VERIFIES_AT_ONCE = 1
@@ -165,6 +167,46 @@ class Guessing:
         self._welcome.move_to_end((address, name))
         if len(self._welcome) > _MANY_CLIENTS:
             self._welcome.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a user name and a password."""
+
+    right: bool
+    blocked: bool = False
+    """The client has guessed too often: its passwords are not looked at."""
+    wait: float = 0.0
+    """Seconds before a wrong one is answered."""
+
+
+class LoginJudge(Protocol):
+    """Who judges logins: this process, or the one that counts the guesses for it."""
+
+    async def judge(self, address: str, user: str, password: str, identity: str) -> Verdict:
+        """Judge one login of a client; ``identity`` is what PLAIN wants to act as, empty for the user itself."""
+        ...
+
+
+class Judge:
+    """Checks a password and counts the wrong ones."""
+
+    def __init__(self, authenticator: Authenticator, guessing: Guessing, clock: Clock) -> None:
+        self._authenticator = authenticator
+        self._guessing = guessing
+        self._clock = clock
+
+    async def judge(self, address: str, user: str, password: str, identity: str) -> Verdict:
+        """See `LoginJudge`. Blocks are asked for again after the check: the client's other connections guess, too."""
+        if self._guessing.blocked(address, user, self._clock.monotonic()):
+            return Verdict(False, blocked=True)
+        right = await self._authenticator.check(user, password)
+        if self._guessing.blocked(address, user, self._clock.monotonic()):
+            return Verdict(False, blocked=True)
+        if right and identity in ("", user):
+            self._guessing.forgive(address, user)
+            return Verdict(True)
+        return Verdict(False, wait=self._guessing.delay(address, user, self._clock.monotonic()))
 
 
 def _digest(user: str) -> bytes:

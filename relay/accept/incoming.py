@@ -66,7 +66,9 @@ class Incoming:
         if b"\0" in data:
             return self.refuse(replies.HAS_NUL)
         if self._open:
-            data = self._mend_body(self._split(data))
+            body = self._split(data)
+            # what is clean is this block; of blocks before it, which a late decision adds, nobody knows
+            data = body if clean and len(body) <= len(data) else self._mend_body(body)
             if not self._open and (_SIGNED.search(self.header) or data.startswith(_PGP)):
                 self._survey = Survey(self.header)
         elif not clean:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from relay import events
 from relay.accept import replies
 from relay.accept.addresses import domain_of, matches
-from relay.accept.auth import Authenticator, Guessing
+from relay.accept.auth import Authenticator, Guessing, Judge, LoginJudge
 from relay.accept.fitness import header_refusal
 from relay.accept.incoming import Incoming
 from relay.accept.received import received_field
@@ -111,15 +111,19 @@ class Intake:
         authenticator: Authenticator | None = None,
         guessing: Guessing | None = None,
         answers: Answers | None = None,
+        logins: LoginJudge | None = None,
+        announces: bool = True,
     ) -> None:
+        """``announces``: whether accepted messages are told to the log here, or by the process that stores them."""
         self.spool = spool
         self.router = router
         self.settings = settings
         self.clock = clock
         self.hostname = hostname
         self.authenticator = authenticator or Authenticator(settings.clients)
-        self.guessing = guessing or Guessing()
+        self.logins = logins or Judge(self.authenticator, guessing or Guessing(), clock)
         self.answers = answers
+        self._announces = announces
         self._read_header = read_header or _rewrite_reader()
         policy = settings.recipients
         self._everybody = "*" in policy.allow and not policy.deny
@@ -209,6 +213,7 @@ class Intake:
             message_id=facts.message_id,
             subject=facts.subject,
             notes=arrival.notes,
+            came=arrival.incoming.size,
             direct=arrival.patience is not None and self.answers is not None,
         )
 
@@ -244,14 +249,8 @@ class Intake:
 
     def _accepted(self, arrival: Arrival, message: NewMessage) -> Answer:
         events.took("accept", time.monotonic() - arrival.came)
-        events.accepted(
-            id=arrival.draft.id,
-            client=replies.clean(message.client.label),
-            sender=replies.clean(message.envelope.sender),
-            recipients=len(message.envelope.recipients),
-            size=arrival.incoming.size,
-            lane=message.lane,
-        )
+        if self._announces:
+            announce(arrival.draft.id, message)
         return Answer(b"250 2.0.0 Ok: queued as %s\r\n" % arrival.draft.id.encode(), True)
 
 
@@ -259,6 +258,18 @@ def fairness_key(envelope: Envelope, facts: HeaderFacts, client: Client) -> str:
     """Who takes turns with whom: the client, and the original sender, since one server often sends for many."""
     sender = facts.from_addresses[0] if facts.from_addresses else envelope.sender
     return f"{client.user or client.address} {sender.lower()}"[:300]
+
+
+def announce(id: str, message: NewMessage) -> None:
+    """Tell the log of a message that is stored."""
+    events.accepted(
+        id=id,
+        client=replies.clean(message.client.label),
+        sender=replies.clean(message.envelope.sender),
+        recipients=len(message.envelope.recipients),
+        size=message.came,
+        lane=message.lane,
+    )
 
 
 def spool_reply(error: SpoolError) -> bytes:

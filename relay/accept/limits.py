@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from relay.accept import replies
 from relay.settings import ListenerLimits, Network
@@ -63,6 +64,10 @@ class Gate:
         self.open = 0
         self._by_client: dict[str, int] = {}
         self._stamps: dict[str, deque[float]] = {}
+        self.on_leave: Callable[[str], None] | None = None
+        """Hears of each connection that is counted out, for another process that lets clients in."""
+        self.on_message: Callable[[str], None] | None = None
+        """Hears of each message that is counted."""
 
     def enter(self, address: str, limits: ListenerLimits) -> bytes | None:
         """Count a connection in; the refusal, when it is one too many (then it is not counted)."""
@@ -83,6 +88,27 @@ class Gate:
             self._by_client[address] = mine
         else:
             del self._by_client[address]
+        if self.on_leave is not None:
+            self.on_leave(address)
+
+    def add(self, connections: Mapping[str, int]) -> None:
+        """Count in connections that another process let in, by client."""
+        for address, count in connections.items():
+            self.open += count
+            self._by_client[address] = self._by_client.get(address, 0) + count
+
+    def connections(self) -> dict[str, int]:
+        """Connections counted in, by client."""
+        return dict(self._by_client)
+
+    def stamps(self) -> dict[str, list[float]]:
+        """Times of the messages counted, by client."""
+        return {address: list(stamps) for address, stamps in self._stamps.items()}
+
+    def recall(self, stamps: Mapping[str, Sequence[float]]) -> None:
+        """Take up times that another process counted."""
+        for address, times in stamps.items():
+            self._stamps[address] = deque(times)
 
     def message(self, address: str, per_minute: int, now: float) -> float:
         """Count a message, if the client has one left in this sliding minute: 0. Else the seconds to wait."""
@@ -95,6 +121,8 @@ class Gate:
         if len(stamps) == per_minute and now - stamps[0] < _MINUTE:
             return max(1.0, stamps[0] + _MINUTE - now)
         stamps.append(now)
+        if self.on_message is not None:
+            self.on_message(address)
         return 0.0
 
     def _prune(self, now: float) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+from collections.abc import Sequence
 
 from relay import events
 from relay.accept.intake import Intake
@@ -21,17 +23,25 @@ class ListenerServer:
     """Accepts plain SMTP on one address and port."""
 
     def __init__(
-        self, listener: Listener, intake: Intake, *, hostname: str, sock: socket.socket | None = None
+        self,
+        listener: Listener,
+        intake: Intake,
+        *,
+        hostname: str,
+        sock: socket.socket | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
-        """``hostname`` is our name in the banner where ``intake`` has none; ``sock``: bound already (systemd)."""
+        """``hostname`` is our name in the banner where ``intake`` has none; ``sock``, ``sockets``: bound already."""
         self._listener = listener
         self._intake = intake
         intake.hostname = intake.hostname or hostname
-        self._sock = sock
+        self._sockets = [sock] if sock is not None else list(sockets)
         self._certificates = Certificates()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._roster: Roster | None = None
         self._address = (listener.host, listener.port)
+        self.elsewhere: dict[object, tuple[int, int]] = {}
+        """Clients connected now and refusals since, by helper process that accepts here too."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -39,9 +49,21 @@ class ListenerServer:
         return self._address
 
     @property
+    def listener(self) -> Listener:
+        """The settings of new connections."""
+        return self._listener
+
+    @property
+    def roster(self) -> Roster:
+        """Who is connected, and the counts by client. Only after `prepare` or `start`."""
+        assert self._roster is not None
+        return self._roster
+
+    @property
     def connections(self) -> int:
         """Clients connected now."""
-        return len(self._roster.channels) if self._roster else 0
+        here = len(self._roster.channels) if self._roster else 0
+        return here + sum(connections for connections, _ in self.elsewhere.values())
 
     @property
     def accepted(self) -> int:
@@ -51,25 +73,58 @@ class ListenerServer:
     @property
     def rejected(self) -> int:
         """Connections, logins, senders, recipients and messages refused since the start."""
-        return self._roster.rejected if self._roster else 0
+        here = self._roster.rejected if self._roster else 0
+        return here + sum(rejected for _, rejected in self.elsewhere.values())
+
+    def prepare(self) -> None:
+        """Read the certificate. Raises OSError that says what is wrong with it."""
+        tls = self._certificates.context(self._listener.tls)
+        self._roster = Roster(Setup(self._listener, self._intake, tls), asyncio.get_running_loop())
 
     async def start(self) -> None:
         """Listen. Raises OSError that says what is wrong and what to do (address in use, no right, certificate)."""
-        loop = asyncio.get_running_loop()
-        tls = self._certificates.context(self._listener.tls)
-        roster = self._roster = Roster(Setup(self._listener, self._intake, tls), loop)
+        if self._roster is None:
+            self.prepare()
+        loop, roster = asyncio.get_running_loop(), self.roster
         try:
-            if self._sock is not None:
-                self._server = await loop.create_server(
-                    lambda: Connection(roster), sock=self._sock, backlog=BACKLOG
-                )
+            if self._sockets:
+                for one in self._sockets:
+                    server = await loop.create_server(lambda: Connection(roster), sock=one, backlog=BACKLOG)
+                    self._servers.append(server)
             else:
-                self._server = await loop.create_server(
-                    lambda: Connection(roster), self._listener.host, self._listener.port, backlog=BACKLOG
-                )
+                self._servers = [
+                    await loop.create_server(
+                        lambda: Connection(roster), self._listener.host, self._listener.port, backlog=BACKLOG
+                    )
+                ]
         except OSError as error:
             raise explained(error, self._listener) from error
-        self._address = self._server.sockets[0].getsockname()[:2]
+        self._address = self._servers[0].sockets[0].getsockname()[:2]
+
+    def copies(self) -> list[socket.socket]:
+        """The listening sockets once more, for another process to accept on."""
+        open_now = [one for server in self._servers for one in server.sockets]
+        return [socket.socket(fileno=os.dup(one.fileno())) for one in open_now]
+
+    def pause(self) -> None:
+        """Accept no more here, without closing the port: another process accepts on a copy of the sockets."""
+        self._sockets = self.copies()
+        self._close()
+
+    @property
+    def paused(self) -> bool:
+        """Whether another process accepts for it."""
+        return self._roster is not None and not self._servers and not self._roster.draining
+
+    async def resume(self) -> None:
+        """Accept again after `pause`."""
+        if not self.roster.draining:
+            await self.start()
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers = []
 
     def update(self, listener: Listener, intake: Intake) -> None:
         """After a reload: new connections follow these settings, open ones keep theirs."""
@@ -78,21 +133,24 @@ class ListenerServer:
         if self._roster is not None:
             self._roster.setup = Setup(listener, intake, self._certificates.renewed(listener.tls))
 
-    def renew(self) -> None:
-        """Use a certificate whose files have changed, for new connections."""
+    def renew(self) -> bool:
+        """Use a certificate whose files have changed, for new connections; whether there was one."""
         if self._roster is None or not self._certificates.changed(self._listener.tls):
-            return
+            return False
         before = self._roster.setup.tls
         self.update(self._listener, self._intake)
         if self._roster.setup.tls is not before:
             events.notice(what="certificate read again", listener=self._listener.bind)
+        return self._roster.setup.tls is not before
 
     async def drain(self, deadline: float) -> None:
         """Stop accepting; idle clients get 421 4.3.2, those in a message up to ``deadline`` seconds, then 421 too."""
         roster = self._roster
-        if self._server is None or roster is None:
+        if roster is None:
             return
-        self._server.close()
+        self._close()
+        for one in self._sockets:
+            one.close()
         roster.draining = True
         for channel in tuple(roster.channels):
             channel.retire(at_once=False)

@@ -78,30 +78,19 @@ class LoginChannel(Channel):
             raise Cancelled
         return answer
 
-    def _blocked(self, user: str) -> bool:
-        """Turn a client away that guesses; asked again after each check, since its other connections guess too."""
-        intake = self._setup.intake
-        if not intake.guessing.blocked(self._address, user, intake.clock.monotonic()):
-            return False
-        self._note_refusal("auth", replies.CLOSE_GUESSING)
-        self._hang_up(replies.CLOSE_GUESSING)
-        return True
-
     async def _judge(self, identity: str, user: str, password: str) -> bytes:
-        intake = self._setup.intake
-        if self._blocked(user):
+        verdict = await self._setup.intake.logins.judge(self._address, user, password, identity)
+        if verdict.blocked:
+            self._note_refusal("auth", replies.CLOSE_GUESSING)
+            self._hang_up(replies.CLOSE_GUESSING)
             return replies.AUTH_FAILED
-        right = await intake.authenticator.check(user, password)
-        if self._blocked(user):
-            return replies.AUTH_FAILED
-        if right and identity in ("", user):
+        if verdict.right:
             self._user = user
             self.session.authenticated = True
-            intake.guessing.forgive(self._address, user)
             return replies.AUTH_OK
         self._failures += 1
         self._note_refusal("auth", replies.AUTH_FAILED, f"wrong user name or password for {user}")
-        await intake.clock.sleep(intake.guessing.delay(self._address, user, intake.clock.monotonic()))
+        await self._setup.clock.sleep(verdict.wait)
         if self._failures >= WRONG_PASSWORDS:
             self._say(replies.AUTH_FAILED)
             self._hang_up(replies.CLOSE_ERRORS)

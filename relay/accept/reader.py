@@ -44,12 +44,12 @@ class DotReader:
         """Take a block as it came; give the message octets that are certain now."""
         data = self._carry + block
         self._look_for_lf_end(data)
-        dotted = (
-            b"." in data and _DOTTED.search(data) is not None
-        )  # most blocks of large messages: not one dot
-        end = data.find(_END) if dotted else -1
+        dot = _DOTTED.search(data) if b"." in data else None  # most blocks of large messages: not one dot
+        dotted = dot is not None
+        end = data.find(_END, max(0, dot.start() - 1)) if dot is not None else -1
         if end >= 0:
             self.done, self.rest, data = True, data[end + 5 :], data[: end + 2]
+            dotted = dot is not None and dot.start() <= end  # else that dot is the end itself
         elif self._tolerant and self.lf_end and data.endswith(b"\n.\n"):
             self.done, data = True, data[:-2]
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay.accept.intake import Intake
@@ -75,14 +77,25 @@ class Roster:
         self.channels: set[Wire] = set()
         self.accepted = 0
         self.rejected = 0
+        self.joined = 0
+        """Connections since the start."""
+        self.on_join: Callable[[], None] | None = None
+        """Hears of each."""
         self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
 
     def join(self, channel: Wire) -> None:
         """A connection begins."""
+        self.joined += 1
+        if self.on_join is not None:
+            self.on_join()
         self.channels.add(channel)
         self.empty.clear()
+
+    def admitted(self) -> dict[str, int]:
+        """Connections that were let in here and are open, by client."""
+        return dict(Counter(one.client for one in self.channels if one.counted))
 
     def leave(self, channel: Wire) -> None:
         """A connection has ended; again is harmless."""

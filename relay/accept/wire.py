@@ -124,6 +124,16 @@ class Wire(SMTP):
         if self._task is None or self._task.done():
             self._roster.leave(self)
 
+    @property
+    def client(self) -> str:
+        """Its address, as stated by a balancer where one is believed."""
+        return self._address
+
+    @property
+    def counted(self) -> bool:
+        """Whether the gate counts it."""
+        return self._entered and not self._lost
+
     def _watch_departure(self) -> asyncio.Event:
         """Set when the client leaves before it is answered."""
         self._departure = asyncio.Event()

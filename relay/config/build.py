@@ -53,6 +53,7 @@ class Builder:
             alerts=to.Alerts(**dict(config.alerts)),
             web=self._web(config.web) if config.web else None,
             log=to.Log(**dict(config.log)),
+            workers=config.workers,
             source=source,
         )
 

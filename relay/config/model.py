@@ -368,3 +368,7 @@ class Config(Section):
     )
     web: WebSection | None = Field(None, description="The administrator's page.")
     log: LogSection = Field(default_factory=LogSection, description="What is logged.")
+    workers: Annotated[str, *choice("auto", "never", "always")] = Field(
+        "auto",
+        description="A second process that accepts mail: auto (under load, with two processors or more), never, or always.",
+    )

@@ -33,6 +33,7 @@ def show(settings: of.Settings) -> dict[str, Any]:
         "alerts": {"webhook": _origin(settings.alerts.webhook), "command": settings.alerts.command},
         "web": _web(settings.web),
         "log": _plain(settings.log),
+        "workers": settings.workers,
     }
 
 

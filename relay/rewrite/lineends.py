@@ -8,11 +8,18 @@ from __future__ import annotations
 _CR = bytes(octet == 13 for octet in range(256))
 _LF = bytes(octet == 10 for octet in range(256))
 
+SMALL = 64 * 1024
+"""Octets of a block up to which its line ends are taken out and put in again, to see whether that changes it ..."""
+LINE = 20
+"""... provided that its lines have so many octets on average: that costs by the line, the other ways by the octet."""
+
 
 def only_crlf(block: bytes) -> bool:
     """Whether every CR and every LF of the block belongs to a CRLF inside of it: bare ones, and halves at its ends, do not."""
     if block.startswith(b"\n") or block.endswith(b"\r"):
         return False
+    if len(block) < SMALL and LINE * block.count(b"\n") < len(block):
+        return block.replace(b"\r", b"").replace(b"\n", b"\r\n") == block
     return _even(block) or block.translate(_CR)[:-1] == block.translate(_LF)[1:]
 
 

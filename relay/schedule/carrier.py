@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
+from collections import Counter, deque
 from contextlib import AsyncExitStack
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from relay.errors import SpoolError, SpoolLost
 from relay.message import Content, Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule.backoff import step
 from relay.schedule.judgement import settlement
-from relay.schedule.lane import WINDOW, Lane
+from relay.schedule.lane import WINDOW, Lane, Pair, pairs
 from relay.schedule.leave import Leave
 from relay.schedule.telling import tell
 from relay.spool.contract import Claim, Settlement
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
 _AHEAD = 4
-"""Attempts of a hurried lane written down before their turn on a connection: a fsync takes about as long as so many."""
+"""Attempts of a hurried lane written down before their turn, for each connection: a fsync takes about as long as so many.
+Connections that have nothing to carry (mail of one source keeps to one) lend theirs to the others."""
 _LAST_WAIT = 5.0
 """Seconds that a stop waits for a spool that takes no outcome."""
 _SPOOL_AGAIN = (1.0, 2.0, 5.0, 10.0)
@@ -50,6 +51,8 @@ class Carrier:
         self._settling: set[asyncio.Task[None]] = set()
         self._ahead: deque[Leave] = deque()
         """Taken from the lane and being written down, in the order in which they will go."""
+        self._mine: Counter[Pair] = Counter()
+        """What is in hand, the message under way included, by source and recipient."""
 
     async def run(self) -> None:
         """Open, carry, close. Trouble with the connection is told to the scheduler; nothing is raised."""
@@ -118,34 +121,46 @@ class Carrier:
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
                 if lane.hurried and not held:
-                    self._look_ahead(lane.carriers[task], leave.claim)
+                    self._look_ahead(lane.carriers[task])
                 if len(lane.ready) <= lane.ahead // 2:
                     lane.wake.set()  # claim ahead while this one travels
                 try:
                     await self._one(connection, leave, probe)
                 finally:
-                    lane.finished(leave.claim)
+                    self._finished(leave.claim)
         finally:
             lane.connected -= 1
             await self._give_back()
 
     def _take(self) -> Leave | None:
         if self._ahead:
+            self._lane.begun_ahead -= 1
             return self._ahead.popleft()
         claim = self._lane.take()
-        return None if claim is None else Leave(self._scheduler, self._lane, claim)
+        if claim is None:
+            return None
+        self._mine.update(pairs(claim))
+        return Leave(self._scheduler, self._lane, claim)
 
-    def _look_ahead(self, room: int, current: Claim) -> None:
+    def _finished(self, claim: Claim) -> None:
+        self._mine -= Counter(pairs(claim))
+        self._lane.finished(claim)
+
+    def _look_ahead(self, room: int) -> None:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
-        ready, share = self._lane.ready, self._lane.ahead // (2 * self._lane.connected)
-        while ready and len(self._ahead) < min(_AHEAD, room, share):
+        lane, ready = self._lane, self._lane.ready
+        together = _AHEAD * lane.connected
+        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying), room)
+        while ready and len(self._ahead) < share and lane.begun_ahead < together:
             if any(claim.direct for _, claim in islice(ready, WINDOW)):
                 return  # its client may leave, or lose patience, until a connection really has it
-            claim = self._lane.take([current, *(leave.claim for leave in self._ahead)])
+            claim = lane.take(self._mine)
             if claim is None:
                 return
-            leave = Leave(self._scheduler, self._lane, claim)
+            self._mine.update(pairs(claim))
+            leave = Leave(self._scheduler, lane, claim)
             leave.write_down()
+            lane.begun_ahead += 1
             self._ahead.append(leave)
 
     async def _give_back(self) -> None:
@@ -153,6 +168,7 @@ class Carrier:
         ahead, self._ahead = list(self._ahead), deque()
         if not ahead:
             return
+        self._lane.begun_ahead -= len(ahead)
         for leave in ahead:
             await leave.written()
             leave.end()
@@ -161,7 +177,7 @@ class Carrier:
         except SpoolError:  # the lane offers them again
             self._lane.owed += [leave.claim for leave in ahead]
         for leave in ahead:
-            self._lane.finished(leave.claim)
+            self._finished(leave.claim)
         self._lane.kick()
 
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:

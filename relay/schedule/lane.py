@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from relay import events
@@ -30,6 +30,10 @@ WINDOW = 32
 """Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
+
+
+Pair = tuple[str, str]
+"""A source and one of its recipients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class Lane:
         """By id, the messages that a connection has in its hands."""
         self.connected = 0
         """Connections past their handshake."""
+        self.begun_ahead = 0
+        """Attempts written down whose turn on a connection is still to come."""
         self.leaving = False
         """It is given to another replica: nothing more is claimed, connections end after their message."""
         self.may_have_work = True
@@ -118,7 +124,7 @@ class Lane:
         """None: there was none in this process; perhaps no mail needed one."""
         self.wake = asyncio.Event()
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._under_way: Counter[tuple[str, str]] = Counter()
+        self._under_way: Counter[Pair] = Counter()
         """Source and recipient of each message that a connection has taken."""
         self._costs: dict[str, Cost] = {}
         self._most = 0
@@ -147,30 +153,31 @@ class Lane:
                 future.set_result(None)
                 count -= 1
 
-    def take(self, own: Sequence[Claim] = ()) -> Claim | None:
+    def take(self, own: Mapping[Pair, int] | None = None) -> Claim | None:
         """The next message for a connection, if there is one that may go.
 
         Mail of one source to one recipient keeps its order, also over several connections: what would overtake an
-        earlier message that is still under way (or waits for one) is passed over for now. ``own``: what the asking
-        connection has in hand already; that goes first over the same connection, so nothing behind it overtakes it.
+        earlier message that is still under way (or waits for one) is passed over for now. ``own``: how many of each
+        of its `pairs` the asking connection has in hand already; they go first over the same connection, so nothing
+        behind them overtakes them.
         """
         if not self.ready:
             return None
         if not self._under_way:
             return self._start(0)
-        mine = Counter(pair for claim in own for pair in _pairs(claim))
-        blocked = {pair for pair, count in self._under_way.items() if count > mine[pair]}
+        mine = own or {}
+        blocked = {pair for pair, count in self._under_way.items() if count > mine.get(pair, 0)}
         for index, (_, claim) in enumerate(itertools.islice(self.ready, WINDOW)):
-            pairs = _pairs(claim)
-            if blocked.isdisjoint(pairs):
+            some = pairs(claim)
+            if blocked.isdisjoint(some):
                 return self._start(index)
-            blocked |= pairs
+            blocked |= some
         return None
 
     def _start(self, index: int) -> Claim:
         claim = self.ready[index][1]
         del self.ready[index]
-        self._under_way.update(_pairs(claim))
+        self._under_way.update(pairs(claim))
         return claim
 
     def break_off(self, message_id: str) -> bool:
@@ -180,9 +187,14 @@ class Lane:
 
     def finished(self, claim: Claim) -> None:
         """A taken message is settled (or on its way to be): what waited behind it may go."""
-        self._under_way -= Counter(_pairs(claim))
+        freed = False
+        for pair in pairs(claim):
+            self._under_way[pair] -= 1
+            if self._under_way[pair] <= 0:
+                del self._under_way[pair]
+                freed = True
         self.pace.one()
-        if self.ready:
+        if self.ready and freed:  # else all of it still waits for earlier mail of the same source
             self._call(1)
 
     async def wait_for_mail(self, seconds: float) -> None:
@@ -281,6 +293,11 @@ class Lane:
         return max(1, self.connected, min(2 * self.batch_size, round(self.pace.now() * _AHEAD)))
 
     @property
+    def carrying(self) -> int:
+        """Connections that do not wait for mail; at least one, the one that asks."""
+        return max(1, self.connected - sum(not one.done() for one in self._waiting))
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do here, now or at a time that is known."""
         apart = self.held_senders or self.held_messages or self.the_hold() is not None
@@ -364,7 +381,8 @@ class Pace:
         return self._rate
 
 
-def _pairs(claim: Claim) -> set[tuple[str, str]]:
+def pairs(claim: Claim) -> set[Pair]:
+    """The source with each recipient: of mail that shares one of them, the order is kept."""
     return {(claim.source, one.address.lower()) for one in claim.envelope.recipients}
 
 

@@ -113,7 +113,9 @@ class Leave:
         self.begun = True
         early, self._early = self._early, None
         if early is not None:
-            await asyncio.shield(early)
+            if not early.done():
+                await asyncio.shield(early)
+            early.result()
             return
         now = self._scheduler.clock.now()
         await self._scheduler.spool.begin(self._claim.id, now, self._now.recipients, self._sent)

@@ -32,13 +32,13 @@ class BodyFiles:
     """The folder of body files."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.Lock()
 
     def path(self, number: int) -> Path:
         """Where the body of that message is."""
         name = ids.show(number)
-        return self._folder / name[-2:] / name
+        return self.folder / name[-2:] / name
 
     def create(self, number: int) -> BinaryIO:
         """A new, empty file for that message, readable by us alone."""
@@ -46,8 +46,8 @@ class BodyFiles:
         with self._lock:
             if not path.parent.exists():
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sync_directory(self._folder)
-                sync_directory(self._folder.parent)
+                sync_directory(self.folder)
+                sync_directory(self.folder.parent)
         handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
         return os.fdopen(handle, "wb", buffering=0)
 
@@ -65,16 +65,16 @@ class BodyFiles:
 
     def numbers(self) -> Iterator[list[int]]:
         """The messages that have a file, one folder at a time."""
-        if not self._folder.exists():
+        if not self.folder.exists():
             return
-        for shard in sorted(self._folder.iterdir()):
+        for shard in sorted(self.folder.iterdir()):
             yield [number for entry in shard.iterdir() if (number := ids.read(entry.name)) is not None]
 
-    def sweep(self, before: int, known: Callable[[list[int]], set[int]]) -> int:
-        """Remove files of messages older than ``before`` that ``known`` does not confirm; how many."""
+    def sweep(self, gone: Callable[[int], bool], known: Callable[[list[int]], set[int]]) -> int:
+        """Remove files of messages that nobody writes any more (``gone``) and that ``known`` does not confirm; how many."""
         removed = 0
         for numbers in self.numbers():
-            old = [number for number in numbers if number < before]
+            old = [number for number in numbers if gone(number)]
             for number in set(old) - known(old):
                 self.remove(number)
                 removed += 1

@@ -58,6 +58,8 @@ class NewMessage:
     """Decoded, for people; at most 250 characters."""
     notes: tuple[str, ...] = ()
     """What was repaired on the way in, for the trace."""
+    came: int = 0
+    """Octets that the client sent, for the log."""
     direct: bool = False
     """Its client waits for Exchange's answer (``answer_after: upstream``): a restart forgets it, since no 250 was given."""
 

@@ -15,6 +15,9 @@ _EPOCH_MS = 1_704_067_200_000
 """2024-01-01; 41 bits last until 2093."""
 
 
+_NODE = 0x3FF << 12
+
+
 class Ids:
     """Gives out increasing numbers, also when the clock stands still or goes back."""
 
@@ -32,8 +35,9 @@ class Ids:
         number = (max(0, int(now * 1000) - _EPOCH_MS) << 22) | self._node
         if number <= self._last:
             number = self._last + 1
-            if (number & 0xFFF) == 0:  # the sequence is used up: borrow from the next millisecond
-                number = (((number >> 22) + 1) << 22) | self._node
+            # the sequence is used up, or belongs to another node: borrow from the next millisecond
+            if (number & 0xFFF) == 0 or (number & _NODE) != self._node:
+                number = (((self._last >> 22) + 1) << 22) | self._node
         self._last = number
         return number
 
@@ -42,6 +46,11 @@ class Ids:
         later = number > self._last
         self._last = max(self._last, number)
         return later
+
+
+def node_of(number: int) -> int:
+    """The node that gave a number out."""
+    return (number & _NODE) >> 12
 
 
 def begin(at_ms: int) -> int:

@@ -6,15 +6,13 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 from relay.spool import ids
+from relay.spool.bodies import BodyFiles
 from relay.spool.contract import NewMessage
 from relay.spool.records import QUEUED, as_json, columns, ms, pack_details
 from relay.spool.writer import plain_error
-
-if TYPE_CHECKING:
-    from relay.spool.sqlite import SqliteSpool
 
 BODY_IN_DATABASE = 128 * 1024
 """Octets; larger bodies are files. SQLite's own measurements put the break-even of blob and file near here."""
@@ -22,12 +20,30 @@ _BUFFER = 256 * 1024
 """Octets gathered before one write to the file: a thread hop per write, so not too small."""
 
 
+class Home(Protocol):
+    """The spool of a draft, as the draft needs it."""
+
+    bodies: BodyFiles
+
+    def now(self) -> float:
+        """Wall time."""
+        ...
+
+    def reserve(self, size: int) -> None:
+        """Count octets that are arriving and not yet stored."""
+        ...
+
+    def store(self, row: NewRow, reserved: int) -> asyncio.Future[None]:
+        """Write an acceptance and free what was reserved for it. Raises SpoolError, or the future does."""
+        ...
+
+
 class SqliteDraft:
     """See `relay.spool.contract.Draft`."""
 
     __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "id", "number", "size")
 
-    def __init__(self, spool: SqliteSpool, number: int) -> None:
+    def __init__(self, spool: Home, number: int) -> None:
         self._spool = spool
         self.number = number
         self.id = ids.show(number)

@@ -169,6 +169,32 @@ class SqliteSpool(Alone):
     def draft(self) -> SqliteDraft:
         return SqliteDraft(self, self._ids.next(self.now()))
 
+    # accepting by helper processes (`relay.spool.outpost`)
+
+    def outpost(self) -> tuple[Path, int]:
+        """What a helper must know: the folder of large bodies, and the newest id there is."""
+        return self.bodies.folder, self._ids.last
+
+    def take_in(self, row: NewRow) -> asyncio.Future[None]:
+        """Store what a helper has accepted."""
+        return self.store(row, 0)
+
+    def relieved(self, by_helper: bool) -> None:
+        """Whether a helper does the accepting: this process is less busy then."""
+        self._writer.relieved(by_helper)
+
+    def room(self) -> int:
+        """Octets that can still be taken, by ``max_size`` and the disk as it was a moment ago."""
+        most = self._settings.max_size - self._stored - self._arriving
+        return max(0, min(most, self._disk_free() - _RESERVE - self._arriving))
+
+    async def abandon(self, node: int) -> None:
+        """A helper has died: files that it wrote and never handed over go."""
+        await self._writer.run(lambda c: None)  # what it did hand over is stored
+        await self._apart(
+            lambda c: self.bodies.sweep(lambda n: ids.node_of(n) == node, lambda n: known(c, n))
+        )
+
     def reserve(self, size: int) -> None:
         """Count octets that are arriving and not yet stored."""
         self._arriving += size
@@ -461,7 +487,9 @@ class SqliteSpool(Alone):
     async def tend(self, now: float) -> float:
         if not self._swept:
             self._swept = True
-            await self._apart(lambda c: self.bodies.sweep(self._first_id, lambda n: known(c, n)))
+            await self._apart(
+                lambda c: self.bodies.sweep(lambda n: n < self._first_id, lambda n: known(c, n))
+            )
         spent = await self._apart(lambda c: upkeep.spent(c, now))
         before = ms(now - self._settings.history)
         gone, filed, self._stored = await self._writer.run(lambda c: upkeep.forget(c, before, spent))
@@ -469,7 +497,7 @@ class SqliteSpool(Alone):
             await asyncio.to_thread(self.bodies.remove, number)
         left = await self._apart(upkeep.shrink)
         await self._checkpoint()
-        return 0.05 if gone or left else 30.0
+        return 0.025 if gone or left else 30.0
 
     async def _apart(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """On upkeep's own connection and thread: neither the writer nor readers wait for it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from relay.spool.reading import stored_bytes
 from relay.spool.records import as_json
 
-STEP_SECONDS = 0.004
+STEP_SECONDS = 0.002
 """How long one step may keep the writer, its commit not counted."""
 CHECKPOINT_AFTER = 16 * 1024 * 1024
 """Octets of log, by estimate, after which they are moved into the database."""
@@ -22,9 +22,9 @@ LITTLE = 512
 """Pages (2 MB) that the writer itself may move: some milliseconds."""
 MOST_PASSES = 4
 """Tries to catch up with the writer; when the disk cannot, the log's own bound has the writer wait."""
-_FEW = 10
+_FEW = 5
 """Finished messages forgotten at once, between looks at the clock."""
-_SPENT = 200
+_SPENT = 50
 """Turns and submissions forgotten in one step."""
 _PAGES = 256
 """Pages of 4 kB given back in one go: some milliseconds, in which nobody else writes."""

@@ -39,6 +39,8 @@ _COMPANY = 4
 _GATHER = 0.002
 """Seconds given to others to join a transaction then: about what the disk takes. A transaction costs two dozen hand-overs
 of Python's lock whatever is in it, so under load larger ones leave the event loop in peace; a lone caller never waits."""
+_GATHER_LESS = 0.001
+"""The same while another process accepts mail: the event loop leaves the lock alone, and clients wait for less."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._busy = False
         """The last transaction was shared by several: it pays to wait a moment for more."""
+        self.gather = _GATHER
         self.commits = 0
         self.changes = 0
 
@@ -108,6 +111,10 @@ class Writer:
             thread, self._thread = self._thread, None
             self._queue.put(None)
             await asyncio.to_thread(thread.join)
+
+    def relieved(self, by_helper: bool) -> None:
+        """Whether another process does the accepting."""
+        self.gather = _GATHER_LESS if by_helper else _GATHER
 
     def submit(self, change: Change[T], *, outside: bool = False) -> asyncio.Future[T]:
         """Queue a change; the future resolves after the commit that holds it is on disk."""
@@ -154,7 +161,7 @@ class Writer:
         batch: list[Waiting] = []
         item = self._queue.get()
         if self._busy:
-            time.sleep(_GATHER)
+            time.sleep(self.gather)
         going = item is not None
         while item is not None:
             batch.append(item)

@@ -19,7 +19,7 @@ from relay.settings import Settings
 from tests.docs.blocks import DOCUMENTS, ROOT, Block, blocks
 from tests.simulator.keykit import make_certificate
 
-ELSEWHERE = {"containers", "services", "rule_files", "scrape_configs"}
+ELSEWHERE = {"clientNetworks", "containers", "services", "rule_files", "scrape_configs"}
 """Top-level keys of other programs' files."""
 UPSTREAM: dict[str, Any] = {
     "from_email": "notifications@contoso.com",

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,14 @@ class Relay:
         """End it if it still runs."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
+
+
+def all_arrived_once(relay: Relay, microsoft: Microsoft, accepted: set[str]) -> None:
+    """Everything is delivered; nothing that was answered is missing, and nothing arrived twice."""
+    until(lambda: relay.status()["spool"]["messages"] == 0, 120, "everything is delivered")
+    arrived = Counter(one["message_id"] for one in microsoft.messages())
+    assert accepted - set(arrived) == set()
+    assert set(arrived.values()) == {1}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.journeys.kit import until
+from tests.journeys.kit import all_arrived_once, until
 from tests.journeys.sending import Load, mail, send
 
 
@@ -52,10 +52,7 @@ def test_a_stop_finishes_what_is_under_way_and_exits_with_0(fast, make_fast_rela
     assert relay.stop() == 0
     accepted = load.finish()
     relay.start()
-    until(lambda: relay.status()["spool"]["messages"] == 0, what="everything is delivered")
-    arrived = Counter(one["message_id"] for one in fast.messages())
-    assert accepted <= set(arrived)
-    assert set(arrived.values()) == {1}
+    all_arrived_once(relay, fast, accepted)
     assert relay.events("uncertain") == []
 
 

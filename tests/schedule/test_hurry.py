@@ -38,7 +38,7 @@ class House:
     def __init__(self, folder, **limits) -> None:
         self.spool = Recorded(spool_settings(folder))
         self.courier = FakeCourier()
-        changed = upstream(limits=dataclasses.replace(LIMITS, connections=1, **limits))
+        changed = upstream(limits=dataclasses.replace(LIMITS, **{"connections": 1, **limits}))
         self.scheduler = Scheduler(
             self.spool, self.courier, settings(folder, upstreams=(changed,)), SystemClock(),
             lambda claim: claim.header_from[0], FakePost(),
@@ -139,4 +139,24 @@ async def test_what_a_stop_finds_written_down_is_not_uncertain(fast, tmp_path):
     await stopping
     assert (await house.spool.recover()).uncertain == ()
     assert (await house.spool.lane(LANE)).queued == 10 - len(house.courier.sent)
+    await house.spool.close()
+
+
+async def test_connections_without_mail_lend_their_attempts_to_the_one_that_has_it(fast, tmp_path):
+    """Mail of one source to one recipient keeps to one connection; the bound for all of them together stays."""
+    house = House(tmp_path, connections=2)
+    await house.open(60)
+    house.courier.gate.set()
+    await house.sent(5)
+    house.courier.gate.clear()
+    lane_ = house.scheduler.lanes[LANE]
+    async with asyncio.timeout(10):
+        while lane_.begun_ahead < 8:
+            await asyncio.sleep(0)
+    assert (lane_.connected, lane_.carrying, lane_.begun_ahead) == (2, 1, 8)
+    house.courier.gate.set()
+    await house.sent(60)
+    await house.scheduler.stop(5.0)
+    assert lane_.begun_ahead == 0
+    assert [claim.id for claim in house.courier.sent] == sorted(claim.id for claim in house.courier.sent)
     await house.spool.close()

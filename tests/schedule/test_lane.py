@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from relay.message import Client, Envelope, Recipient
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane, UpstreamState, pairs
 from relay.schedule.limits import MailboxLimiter
 from relay.spool.contract import Claim
 from tests.fakes.settings import LIMITS as NO_LIMITS
@@ -65,10 +67,27 @@ def test_one_connection_may_have_a_run_of_the_same_pair_and_no_other_connection_
     run = [claim(str(number), "s", "a@x") for number in range(3)]
     lane.add([*run, claim("4", "s", "a@x")], 0.0)
     first = lane.take()
-    second = lane.take([first])
+    second = lane.take(Counter(pairs(first)))
     assert [first, second] == run[:2]
     assert lane.take() is None
     lane.finished(first)
     assert lane.take() is None  # the second is still under way
     lane.finished(second)
+    assert taken(lane) == "2"
+
+
+async def test_a_connection_is_woken_for_what_it_could_take_and_for_nothing_else(lane):
+    """While earlier mail of the same source and recipient is under way, the rest waits for it without a look."""
+    run = [claim(str(number), "s", "a@x") for number in range(3)]
+    lane.add(run, 0.0)
+    first = lane.take()
+    second = lane.take(Counter(pairs(first)))
+    waiting = asyncio.ensure_future(lane.wait_for_mail(30.0))
+    await asyncio.sleep(0)
+    lane.finished(first)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    lane.finished(second)
+    await asyncio.wait_for(waiting, 10)
     assert taken(lane) == "2"

@@ -1,0 +1,258 @@
+"""When a second process pays: started when accepting mail keeps the event loop busy, ended when it is quiet again.
+
+At most one helper is on duty. While it is, the daemon accepts no connection itself on the listeners it has handed over;
+listeners that answer only once Exchange has the mail stay with the daemon. A reload, or a renewed certificate, ends the
+duty: new connections follow the new settings, open ones keep theirs, as without helpers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from relay import events
+from relay.accept.listener import ListenerServer
+from relay.settings import Settings
+from relay.workers.brief import Brief, without_secrets
+from relay.workers.deputy import Deputy, Desk
+from relay.workers.load import Busy, cores
+
+LOOK = 0.1
+"""Seconds between two looks at the load, while there is any."""
+BUSY = 0.3
+"""Share of its time that the event loop must be busy before a helper is started. Between messages it waits for the spool's
+writer, which a helper shortens, too: on a machine of its own, one process has taken all it can of 20 clients at 0.4 to 0.5."""
+BURST = 20
+"""Clients in one look that show at once what keeps it busy: a helper is started then."""
+LOOKS = 3
+"""Looks in a row that must find it so, with fewer clients: they send large messages."""
+QUIET = 0.15
+"""Share of one processor, daemon's event loop and helper together, below which a helper is not needed."""
+CHECK = 5.0
+"""Seconds over which the quiet is measured."""
+QUIET_TIME = 60.0
+"""Seconds of quiet after which it is ended."""
+START_TIME = 30.0
+"""Seconds a helper may take until it is ready."""
+AGAIN = (1.0, 5.0, 30.0, 300.0)
+"""Seconds before another helper is started after one that failed; the last repeats."""
+
+
+class Acceptance:
+    """Decides, and keeps the helpers."""
+
+    def __init__(
+        self, desk: Desk, listeners: Mapping[str, ListenerServer], hostname: str, settings: Settings
+    ) -> None:
+        self._desk = desk
+        self._listeners = listeners
+        self._hostname = hostname
+        self._settings = settings
+        self._on_duty: Deputy | None = None
+        self._all: set[Deputy] = set()
+        self._nodes = itertools.cycle(range(1, 1024))
+        self._failures = 0
+        self._not_before = 0.0
+        self._stopping = False
+        self._changing = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def on_duty(self) -> Deputy | None:
+        """The helper that lets clients in just now."""
+        return self._on_duty
+
+    @property
+    def helpers(self) -> list[Deputy]:
+        """Those whose process runs."""
+        return list(self._all)
+
+    def start(self) -> None:
+        """Watch the load from now on."""
+        if self._wanted() != 0 and self._watch is None:
+            self._watch = asyncio.ensure_future(self._watch_load())
+
+    def _wanted(self) -> int | None:
+        """0: never; 1: always; None: when it pays."""
+        wanted = self._settings.workers
+        if wanted == "auto":
+            return None if cores() > 1 else 0
+        return 1 if wanted == "always" else 0
+
+    async def update(self, settings: Settings) -> None:
+        """A reload: new connections follow the new settings."""
+        self._settings = settings
+        await self.renew()
+        if self._wanted() == 0 and self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self.start()
+
+    async def renew(self) -> None:
+        """Something that a helper was told at its start has changed."""
+        async with self._changing:
+            await self._relieve()
+
+    def dismiss(self, bind: str, seconds: float) -> None:
+        """A reload took a listener away: helpers that have clients of it still give them so many seconds."""
+        for one in self._all:
+            one.dismiss(bind, seconds)
+
+    async def stop(self, seconds: float) -> None:
+        """Refuse new work, let what is under way finish within ``seconds``."""
+        self._stopping = True
+        if self._watch is not None:
+            self._watch.cancel()
+        await asyncio.gather(*(one.drain(seconds) for one in tuple(self._all)))
+        for one in tuple(self._all):
+            one.kill()
+
+    # the load
+
+    async def _watch_load(self) -> None:
+        looks = 0
+        while True:
+            if self._on_duty is not None:
+                await self._until_quiet(self._on_duty)
+            if self._wanted() != 1:
+                looks = await self._look(looks) if looks or await self._somebody_came() else 0
+            else:
+                await asyncio.sleep(LOOK)
+            if looks >= LOOKS or self._wanted() == 1:
+                looks = 0
+                await self._try_to_begin()
+
+    async def _look(self, before: int) -> int:
+        """How many looks in a row have found it busy with accepting, after ``before`` of them."""
+        joined, busy = self._joined(), Busy()
+        await asyncio.sleep(LOOK)
+        came = self._joined() - joined
+        if busy.since() < BUSY or not came:
+            return 0
+        return LOOKS if came >= BURST else before + 1
+
+    async def _somebody_came(self) -> bool:
+        """Wait for a client: without any, there is nothing to look at."""
+        came = asyncio.Event()
+        for one in self._listeners.values():
+            one.roster.on_join = came.set
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(came.wait(), 60.0)  # and listeners that a reload brings
+        for one in self._listeners.values():
+            one.roster.on_join = None
+        return came.is_set()
+
+    def _joined(self) -> int:
+        return sum(one.roster.joined for one in self._listeners.values())
+
+    async def _until_quiet(self, deputy: Deputy) -> None:
+        """While it pays to have it."""
+        busy, used, quiet = Busy(), deputy.busy, 0.0
+        while deputy is self._on_duty:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(deputy.retired.wait(), CHECK)
+            share = busy.since() + (deputy.busy - used) / CHECK
+            used = deputy.busy
+            quiet = quiet + CHECK if share < QUIET else 0.0
+            if quiet >= QUIET_TIME and self._wanted() != 1:
+                await self.renew()
+
+    # the helpers
+
+    async def _try_to_begin(self) -> None:
+        if time.monotonic() < self._not_before or self._stopping:
+            return
+        async with self._changing:
+            try:
+                await self._begin()
+            except OSError as error:
+                self._failed(str(error))
+
+    async def _begin(self) -> None:
+        """Start a helper and hand the listeners over to it once it is ready. Raises OSError."""
+        servers = {
+            bind: one
+            for bind, one in self._listeners.items()
+            if one.listener.answer_after == "spool" and not (one.paused or one.roster.draining)
+        }
+        if not servers:
+            return
+        deputy = Deputy(self._desk, servers, next(self._nodes))
+        await deputy.start(lambda sockets: self._brief(deputy.node, sockets))
+        self._all.add(deputy)
+        self._spawn(self._see_end(deputy))
+        waits = [asyncio.ensure_future(one.wait()) for one in (deputy.ready, deputy.ended)]
+        await asyncio.wait(waits, timeout=START_TIME, return_when=asyncio.FIRST_COMPLETED)
+        for one in waits:
+            one.cancel()
+        if deputy.ended.is_set() or not deputy.ready.is_set() or self._stopping:
+            deputy.kill()
+            return
+        await self._hand_over(deputy, servers)
+
+    async def _hand_over(self, deputy: Deputy, servers: Mapping[str, ListenerServer]) -> None:
+        for one in servers.values():
+            one.pause()
+        for _ in range(2):
+            await asyncio.sleep(0)  # connections that were accepted a moment ago are counted now
+        if deputy.ended.is_set():  # just now
+            await self._resume()
+            return
+        deputy.go()
+        self._on_duty = deputy
+        events.notice(what="a helper process accepts mail", process=deputy.pid)
+
+    def _brief(self, node: int, sockets: dict[str, tuple[int, ...]]) -> Brief:
+        folder, last = self._desk.spool.outpost()
+        return Brief(without_secrets(self._settings), sockets, self._hostname, folder, node, last)
+
+    async def _relieve(self) -> None:
+        """The one on duty lets nobody in any more; the daemon does again."""
+        deputy, self._on_duty = self._on_duty, None
+        if deputy is not None:
+            await deputy.retire()
+            await self._resume()
+            events.notice(
+                what="the helper process accepts no more mail", process=deputy.pid, accepted=deputy.accepted
+            )
+
+    async def _resume(self) -> None:
+        """Accept again on what was handed over; clients wait in the kernel's queue meanwhile."""
+        for one in tuple(self._listeners.values()):
+            while one.paused and not self._stopping:
+                try:
+                    await one.resume()
+                except OSError as error:
+                    events.trouble(where="helper process", what=str(error))
+                    await asyncio.sleep(AGAIN[0])
+
+    async def _see_end(self, deputy: Deputy) -> None:
+        await deputy.ended.wait()
+        self._all.discard(deputy)
+        if deputy.fault:
+            self._failed(deputy.fault)
+        elif deputy is not self._on_duty:
+            self._failures = 0
+        if deputy is self._on_duty:
+            self._on_duty = None
+            await self._resume()
+
+    def _failed(self, why: str) -> None:
+        pause = AGAIN[min(self._failures, len(AGAIN) - 1)]
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+        events.trouble(
+            where="helper process", what=f"the helper process that accepts mail cannot: {why}",
+            remedy="The daemon accepts by itself meanwhile, and clients that were cut off try again; `workers: 0` goes"
+            " without helpers for good.",
+        )  # fmt: skip
+
+    def _spawn(self, work: Any) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
