@@ -3,7 +3,7 @@
 # make test-image  of that: the container image and the Debian package, built and tried
 # make test-pythons  wheel and source on Python 3.11, 3.12 and 3.13, where they are here
 # make deb    the Debian package, in dist/ (docs/install.md)
-# make test-group  relays that share a PostgreSQL, killed, frozen and cut off for longer than `make test` does (3 minutes)
+# make test-group  relays that share a PostgreSQL, killed, frozen, cut off: more of it than `make test` has time for (6 minutes)
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
@@ -59,7 +59,7 @@ dist: setup
 	$(BIN)/python tests/packaging/build.py dist
 
 test-group: setup tools
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/group $(wildcard tests/group/long_*.py)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(wildcard tests/group/test_*.py tests/group/long_*.py)
 
 # the mail programs that the journeys are sent with, and the browser; on a build server (CI=true) a missing one ends the run here,
 # elsewhere its own test fails and names it

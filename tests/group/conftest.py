@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -15,11 +16,11 @@ server = pytest.fixture(scope="module")(running)
 MakeGroup = Callable[..., Group]
 
 
-def pytest_report_header() -> str:
-    """Where the replicas of tests with hosts of their own will run."""
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Where the replicas of tests with hosts of their own have run."""
     hosts = best_hosts()
     hosts.close()
-    return f"relay group: hosts are {hosts.kind}"
+    terminalreporter.write_line(f"hosts of the relay group: {hosts.kind}")
 
 
 @pytest.fixture
