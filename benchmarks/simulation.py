@@ -5,7 +5,7 @@ itself (`benchmarks.simulated.exchange`), the spool is in memory: a day of a mai
 machine is the processor time of each message. The database and the network are not in it: `benchmarks.shared_spool`.
 
     python -m benchmarks.simulation                    # about half a minute; a sample of the mailboxes
-    python -m benchmarks.simulation --long             # ten minutes: whole pools, two days, half an hour of all mailboxes
+    python -m benchmarks.simulation --long             # a quarter of an hour: whole pools for two days, and more
     python -m benchmarks.simulation --messages 250000 --external 0.2 --licences 300    # another plan
 """
 

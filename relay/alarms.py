@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from relay import events
 from relay.alert.alarm import Alarm
-from relay.alert.causes import Cause, LaneFacts, causes
+from relay.alert.causes import Cause, LaneFacts, causes, local_causes
 from relay.alert.news import News
 from relay.alert.watch import Watch
 from relay.alert.ways import Ways
@@ -16,7 +18,8 @@ from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
-from relay.spool.contract import LaneSummary, Spool, lane_name
+from relay.spool.buffered import BufferedSpool, as_last_seen
+from relay.spool.contract import LaneSummary, Spool, lane_name, lane_parts
 
 PAUSE = 20.0
 """Seconds between two looks: a hold is told within the minute."""
@@ -51,6 +54,10 @@ class Alarms:
         self._found: dict[str, Cause] = {}
         self._reminders: list[Cause] = []
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
+        self._local = spool if isinstance(spool, BufferedSpool) else None
+        self._here: Alarm | None = None
+        if self._local is not None:
+            self._here = Alarm(Watch(_Memory(self._local.local)), self._ways())
 
     def _ways(self) -> Ways:
         settings = self._own.settings
@@ -66,6 +73,14 @@ class Alarms:
     def update(self) -> None:
         """After a reload."""
         self._alarm.update(self._ways())
+        if self._here is not None:
+            self._here.update(self._ways())
+
+    async def look_here(self) -> None:
+        """What concerns this host alone, and is remembered on its own disk. Raises SpoolError."""
+        if self._local is not None and self._here is not None:
+            now = self._clock.now()
+            await self._here.look(local_causes(await self._local.local_mail(), now), now)
 
     def start_anew(self) -> None:
         """Another replica has told so far: what it told is in the spool."""
@@ -74,7 +89,7 @@ class Alarms:
     async def look(self, *, tells: bool = True) -> None:
         """One look. ``tells``: whether this replica is the one that tells. Raises SpoolError."""
         now = self._clock.now()
-        summaries = await self._spool.lanes()
+        summaries = await as_last_seen(self._spool).lanes()
         found = causes(
             holds=self._scheduler.holds.all(),
             lanes=[self._facts(one) for one in summaries],
@@ -94,7 +109,8 @@ class Alarms:
             self._reminders = await self._keeper.causes(now)
             await self._keeper.tell(self._reminders)
         except SpoolError:
-            raise
+            if self._local is None:
+                raise
         except Exception as error:
             events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)
         return self._reminders
@@ -114,17 +130,21 @@ class Alarms:
 
     async def stop(self, seconds: float) -> None:
         """Finish what is being told."""
-        await self._alarm.stop(seconds)
+        both = [self._alarm.stop(seconds)]
+        if self._here is not None:
+            both.append(self._here.stop(seconds))
+        await asyncio.gather(*both)
 
     def _facts(self, summary: LaneSummary) -> LaneFacts:
         lane = self._scheduler.lanes.get(summary.lane)
+        mine = lane if self._scheduler.works(summary.lane) else None
         rule = _rule_of(self._own.settings, summary.lane)
         return LaneFacts(
             lane=summary.lane,
             backlog=summary.queued + summary.active,
-            limit_per_minute=lane.limiter.limit if lane else 0,
+            limit_per_minute=mine.limiter.limit if mine else _limit(self._own.settings, summary.lane),
             held=lane is not None and lane.the_hold() is not None,
-            day_used=lane.limiter.day_used(self._clock.now()) if lane else 0.0,
+            day_used=mine.limiter.day_used(self._clock.now()) if mine else 0.0,
             match=str(getattr(rule.match, "pattern", rule.match)) if rule else "",
             pool=rule.login if rule and len(rule.login) > 1 else (),
         )
@@ -152,6 +172,12 @@ class Alarms:
         except SpoolError:  # a full spool cannot carry its own alarm; the other ways can
             return False
         return True
+
+
+def _limit(settings: Settings, lane: str) -> int:
+    """Messages a minute by the configuration, of a lane that another replica works."""
+    upstream = lane_parts(lane)[0]
+    return next((one.limits.messages_per_minute for one in settings.upstreams if one.name == upstream), 0)
 
 
 def _rule_of(settings: Settings, lane: str) -> SenderRule | None:

@@ -9,6 +9,7 @@ from relay import status
 from relay.errors import ControlError, SpoolError
 from relay.schedule.lane import Lane
 from relay.schedule.telling import iso
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import lane_name, lane_parts
 from relay.status import LaneHealth, held_health
 from relay.tokens.contract import TokenState
@@ -106,10 +107,13 @@ class Answering:
 
     async def _spool_fault(self) -> str:
         """Why the spool takes no mail; empty when it does."""
+        spool = self._daemon.spool
+        # with a local spool mail is taken whether the shared one answers or not
+        probed = spool.local if isinstance(spool, BufferedSpool) else spool
         try:
             async with asyncio.timeout(_SPOOL_PATIENCE):
-                await self._daemon.spool.remember(_PROBE, None)  # a transaction that changes nothing
-                return "" if await self._daemon.spool.has_room(1024) else "the spool is full"
+                await probed.remember(_PROBE, None)  # a transaction that changes nothing
+                return "" if await spool.has_room(1024) else "the spool is full"
         except TimeoutError:
             return f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"
         except SpoolError as error:
@@ -135,7 +139,11 @@ class Answering:
         return sorted(rows, key=lambda row: row["state"] != "held")
 
     def _warnings(self) -> list[str]:
-        """Tokens that are refused, mailboxes that are held or cannot be logged in to, each with its reason."""
+        """A database that is away, tokens that are refused, mailboxes that are held or cannot be logged in to."""
+        spool = self._daemon.spool
+        away: list[str] = []
+        if isinstance(spool, BufferedSpool) and spool.switch.since is not None:
+            away = [f"new mail goes into this host's local spool: {spool.switch.reason}"]
         tokens = [
             f"{name}: no {state.resource.value} token: {state.error}"
             for name, source in self._daemon.tokens.items()
@@ -147,7 +155,7 @@ class Answering:
             for name, health in self._health_of_lanes().items()
             if health.state == "held" or self._daemon.scheduler.lanes[name].trouble is not None
         ]
-        return [*tokens, *lanes]
+        return [*away, *tokens, *lanes]
 
     async def status(self) -> dict[str, Any]:
         """The report of `relay status`."""

@@ -6,19 +6,21 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import events, logs, supervisor
 from relay.accept.auth import Guessing
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
-from relay.alarms import PAUSE, Alarms
+from relay.alarms import Alarms
 from relay.answering import Answering
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
+from relay.deliver.choice import PREFIX
 from relay.deliver.courier import RelayCourier
-from relay.errors import RelayError, SpoolLost
+from relay.duties import Duties, say
+from relay.errors import RelayError
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
@@ -29,7 +31,8 @@ from relay.pages import Pages
 from relay.rewrite.route import Router
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.contract import Spool, lane_parts
+from relay.spool.buffered import BufferedSpool
+from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.tokens.entra import EntraTokens
 
@@ -38,12 +41,6 @@ DRAIN = 25.0
 
 LOOK_AT_CERTIFICATES = 30.0
 """Seconds between two looks at the files of TLS certificates."""
-
-OFF_DUTY = 10.0
-"""Seconds between looks whether another replica has left upkeep to this one."""
-
-SUMMARIES = 5.0
-"""Seconds between looks for summaries of notices that are owed."""
 
 Load = Callable[[], Settings]
 
@@ -143,14 +140,6 @@ def _call(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
         loop.call_soon_threadsafe(stop.set)
 
 
-def _say(where: str, error: Exception) -> None:
-    """One failed round of a task that goes on for as long as the daemon does."""
-    if isinstance(error, RelayError):
-        events.trouble(where=where, what=str(error), remedy=error.remedy)
-    else:
-        events.trouble(where=where, what=f"unexpected error: {error!r}", error=error)
-
-
 class Daemon:
     """All rooms of one running relay."""
 
@@ -184,8 +173,7 @@ class Daemon:
         self._forget: Callable[[], None] = lambda: None
         self._guessing = Guessing()
         self._up = asyncio.Event()
-        self._duty = not self.spool.shared
-        """Whether this replica does what only one of them may do at a time."""
+        self._duties = Duties(self)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # life
@@ -197,26 +185,67 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        recovered = await self.spool.recover()
-        for message_id in recovered.uncertain:
-            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
-        await self.courier.recall()
+        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        if not away:
+            await self._recover()
+            await self.courier.recall()
+        self.spool.listen(self._heard)
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
-        await self._reroute(await self._stray())
-        await self.scheduler.start()
-        await self.scheduler.drop_unused(self.router.uses)
+        if away:
+            self._spawn(self._take_up_later())
+        else:
+            await self._sort_out()
+            await self.scheduler.start()
+            await self._drop_unused()
         self.started = self.clock.now()
         self._up.set()
-        self._spawn(self._tend())
-        self._spawn(self._watch_overdue())
-        self._spawn(self._watch_alarms())
+        for work in self._duties.work():
+            self._spawn(work)
         self._spawn(self._keep_credentials())
         self._spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
+
+    async def _recover(self) -> None:
+        """What a stopped or killed relay had under way."""
+        recovered = await self.spool.recover()
+        for message_id in recovered.uncertain:
+            events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
+
+    async def _sort_out(self) -> None:
+        await self._reroute(await self._stray())
+
+    async def _drop_unused(self) -> None:
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _take_up_later(self) -> None:
+        """The rest of a start whose database was away: mail is accepted into the local spool until it is there.
+
+        It may go away again: each step is tried until it is done, and done once.
+        """
+        assert isinstance(self.spool, BufferedSpool)
+        steps: list[Callable[[], Awaitable[None]]] = [
+            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+        ]  # fmt: skip
+        while steps:
+            try:
+                await steps[0]()
+                del steps[0]
+            except Exception as error:
+                say("start", error)
+                await self.clock.sleep(2.0)
+
+    def _heard(self, news: News) -> None:
+        """Another replica has found the way by which an upstream takes mail."""
+        if news.kind == "memory" and news.text.startswith(PREFIX):
+            self._spawn(self._recall())
+
+    async def _recall(self) -> None:
+        with contextlib.suppress(RelayError):  # it would find the same way by itself
+            await self.courier.recall()
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
@@ -276,52 +305,6 @@ class Daemon:
             answers=self.scheduler.answers,
         )
 
-    async def _on_duty(self) -> bool:
-        """Whether upkeep, notices about time and alarms are this replica's; whoever takes over knows what was done."""
-        had, self._duty = self._duty, await self.spool.on_duty("upkeep")
-        if self._duty and not had:
-            await self.scheduler.desk.load()
-            self.alarms.start_anew()
-        return self._duty
-
-    async def _tend(self) -> None:
-        while True:
-            try:
-                pause = await self.spool.tend(self.clock.now()) if await self._on_duty() else OFF_DUTY
-            except SpoolLost:  # the group says so, and what becomes of it
-                pause = OFF_DUTY
-            except Exception as error:
-                _say("upkeep", error)
-                pause = 30.0
-            await self.clock.sleep(pause)
-
-    async def _watch_overdue(self) -> None:
-        """Delays, mail that is given up, summaries of notices."""
-        summaries = 0.0
-        while True:
-            await self.clock.sleep(self.scheduler.overdue.pause())
-            try:
-                if not await self._on_duty():
-                    continue
-                await self.scheduler.overdue.look()
-                if self.clock.monotonic() >= summaries:
-                    await self.scheduler.desk.tend()
-                    summaries = self.clock.monotonic() + SUMMARIES
-            except SpoolLost:
-                continue
-            except Exception as error:
-                _say("notices", error)
-
-    async def _watch_alarms(self) -> None:
-        while True:
-            try:
-                await self.alarms.look(tells=await self._on_duty())
-            except SpoolLost:
-                pass
-            except Exception as error:
-                _say("alerts", error)
-            await self.clock.sleep(PAUSE)
-
     async def _watch_certificates(self) -> None:
         """Certificates that were renewed on disk (certbot, cert-manager) are used without a reload."""
         while True:
@@ -331,14 +314,14 @@ class Daemon:
                     one.renew()
                 self.pages.renew()
             except Exception as error:
-                _say("certificates", error)
+                say("certificates", error)
 
     async def _keep_credentials(self) -> None:
         while True:
             try:
                 pause = await self.keeper.tend()
             except Exception as error:
-                _say("credentials", error)
+                say("credentials", error)
                 pause = KEEPER_PAUSE
             await self.keeper.rest(pause)
 
@@ -382,10 +365,13 @@ class Daemon:
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
-        if settings.spool.url != self.settings.spool.url:
-            events.advice(
-                where="reload", what="spool.url changed", remedy="Restart relay to use the other spool."
-            )
+        for key in ("url", "local"):
+            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
+                events.advice(
+                    where="reload",
+                    what=f"spool.{key} changed",
+                    remedy="Restart relay to use the other spool.",
+                )
         for warning in settings.warnings:
             events.advice(where="configuration", what=warning)
         await self._listen(settings)

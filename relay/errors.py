@@ -3,6 +3,7 @@
 RelayError
 ├── ConfigError          the configuration cannot be used; carries every fault (config room)
 ├── SpoolError           the spool could not do what was asked; try again later
+│   ├── SpoolUncertain   a commit's answer did not come: it may have taken place
 │   ├── SpoolFull        no space left, or ``spool.max_size`` reached: 452 4.3.1
 │   ├── SpoolBusy        another process owns the spool, or holds its lock too long
 │   ├── SpoolLost        another replica has what this one had in hand: nothing was written
@@ -24,6 +25,10 @@ class RelayError(Exception):
 
 class SpoolError(RelayError):
     """The spool could not do what was asked; nothing was half done."""
+
+
+class SpoolUncertain(SpoolError):
+    """The only one that may have been done: a commit whose answer was lost, or did not come in time."""
 
 
 class SpoolFull(SpoolError):

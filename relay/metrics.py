@@ -244,7 +244,7 @@ class _States(Collector):
                 [((one["bind"],), one["connections"]) for one in report["listeners"]], "listener",
             ),
             *_lanes(report["lanes"], now),
-            *_spool(report["spool"], limit),
+            *_spool(report["spool"], limit, now),
             *_ends(report),
             _holds(report["holds"]),
         ]  # fmt: skip
@@ -303,13 +303,23 @@ def _lanes(lanes: Sequence[Mapping[str, Any]], now: float) -> list[GaugeMetricFa
     ]  # fmt: skip
 
 
-def _spool(spool: Mapping[str, Any], limit: int) -> list[GaugeMetricFamily]:
+def _spool(spool: Mapping[str, Any], limit: int, now: float) -> list[GaugeMetricFamily]:
+    local = [one] if (one := spool.get("local")) else []
     return [
+        _gauge("relay_local_spool_active", "1 while new mail goes into this host's local spool.",
+               [((), one["since"] is not None) for one in local]),
+        _gauge("relay_local_spool_messages", "Messages in the local spool that are to be forwarded.",
+               [((), one["messages"]) for one in local]),
+        _gauge("relay_local_spool_bytes", "Octets that the local spool takes.", [((), one["bytes"]) for one in local]),
+        _gauge("relay_local_spool_free_bytes", "Octets that the local spool can still take.",
+               [((), one["free"]) for one in local]),
+        _gauge("relay_local_spool_oldest_age_seconds", "Age of the oldest message in the local spool; 0: there is none.",
+               [((), _age(one["oldest"], now)) for one in local]),
         _gauge("relay_spool_messages", "Messages in the spool.", [((), spool["messages"])]),
         _gauge("relay_spool_bytes", "Octets that the spool takes.", [((), spool["bytes"])]),
         _gauge("relay_spool_free_bytes", "Octets that it can still take.", [((), spool["free"])]),
         _gauge("relay_spool_limit_bytes", "Octets that it may take (spool.max_size).", [((), limit)]),
-    ]
+    ]  # fmt: skip
 
 
 def _ends(report: Mapping[str, Any]) -> list[GaugeMetricFamily]:

@@ -242,6 +242,8 @@ class SpoolSettings:
     on_uncertain: str
     delay_notice: float
     history: float
+    local: str | None = None
+    """A ``sqlite:`` URL: where mail is accepted while the shared spool of ``url`` is away; None: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

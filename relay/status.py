@@ -15,7 +15,8 @@ from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
 from relay.schedule.verdicts import PACE
 from relay.settings import Settings, Upstream
-from relay.spool.contract import Hold, LaneSummary, Replica, Spool, lane_name, lane_parts
+from relay.spool.buffered import as_last_seen
+from relay.spool.contract import Hold, LaneSummary, Replica, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
 from relay.tokens.choice import Choice as CredentialChoice
@@ -200,6 +201,7 @@ async def report(
 
     ``health``: of the lanes that the caller works; of the others, what the spool knows is shown.
     """
+    spool = as_last_seen(spool)
     summaries = {summary.lane: summary for summary in await spool.lanes()}
     workers = await spool.workers()
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
@@ -223,8 +225,22 @@ async def report(
             _credentials, settings, now or time.time(), credentials or {}, ends or {}
         ),
         "counters": {name: events.counts[name] for name in COUNTED},
-        "spool": {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free},
+        "spool": spool_row(stats),
     }
+
+
+def spool_row(stats: SpoolStats) -> dict[str, Any]:
+    """The spool of the report; ``local``: what waits in this host's own one beside it, null without such a one."""
+    row = {"url": stats.url, "messages": stats.messages, "bytes": stats.bytes, "free": stats.free}
+    local = stats.local
+    if local is None:
+        return {**row, "local": None}
+    times = {
+        name: iso(moment) if moment is not None else None
+        for name, moment in (("oldest", local.oldest), ("since", local.since))
+    }
+    mine = {"url": local.url, "messages": local.messages, "bytes": local.bytes, "free": local.free}
+    return {**row, "local": {**mine, **times, "reason": local.reason or None}}
 
 
 def _credentials(
@@ -280,7 +296,7 @@ async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
     from relay.keeper import known_ends
 
-    spool = build_spool(settings.spool)
+    spool = as_last_seen(build_spool(settings.spool))
     await spool.open(owner=False)
     try:
         choices = choices_of(await spool.remembered(PREFIX))

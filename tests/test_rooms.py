@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": {"*"},
     "daemon": {"*"},
     "answering": {"*"},
+    "duties": {"*"},
     "liverouter": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},

@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from relay.spool.contract import Hold, SpoolStats, lane_parts
+from relay.spool.contract import Hold, LocalMail, SpoolStats, lane_parts
 
 BACKLOG_BEGINS = 60
 """Minutes a backlog may need at its limit before it is worth an alert (an hour, as part 2 promises)."""
@@ -26,6 +26,8 @@ SPOOL_LEAST = 64 * 1024**2
 """Octets that must be free at least: a few large messages at once, and the database's own journal."""
 SPOOL_ENDS = 1.5
 """A known full spool is over when this many times the threshold is free."""
+LOCAL_BEGINS = 60.0
+"""Seconds for which mail must go into the local spool: a database that is restarted or fails over is back sooner."""
 POOL_SHOWN = 10
 """Mailboxes a suggestion spells out at most; beyond it the mail belongs with a bulk mailing service."""
 
@@ -35,7 +37,8 @@ class Cause:
     """One thing an administrator must know, in words that can be acted on. Nothing secret."""
 
     key: str
-    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full``, ``backlog:LANE``, ``expiry:SLOT:NAME`` or ``renewal:NAME``."""
+    """``hold:SCOPE:KEY`` (of a `Hold`), ``spool-full``, ``local-spool``, ``backlog:LANE``, ``expiry:SLOT:NAME`` or
+    ``renewal:NAME``."""
     title: str
     reason: str
     remedy: str
@@ -138,6 +141,24 @@ def _full(spool: SpoolStats, max_size: int, now: float, known: bool) -> Iterator
         since=now,
         messages=spool.messages,
     )
+
+
+def local_causes(local: LocalMail, now: float) -> list[Cause]:
+    """What concerns one host alone: the shared spool is away, and it takes mail by itself."""
+    if local.since is None or now - local.since < LOCAL_BEGINS:
+        return []
+    return [
+        Cause(
+            key="local-spool",
+            title="The spool's database is away",
+            reason=f"{local.reason}. New mail is kept on this host's own disk, which has room for {_octets(local.free)}; "
+            "nothing is delivered from there.",
+            remedy="Mend the database, or the way to it. What waits here is forwarded by itself then, in its order.",
+            evidence=f"{local.messages} messages, {_octets(local.bytes)} in {local.url}",
+            since=local.since,
+            messages=local.messages,
+        )
+    ]
 
 
 def _backlog(lane: LaneFacts, now: float, known: bool) -> Iterator[Cause]:

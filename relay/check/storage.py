@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tempfile
@@ -24,12 +25,13 @@ _MB = 2**20
 async def spool_step(settings: SpoolSettings) -> Step:
     """Tried by writing there, and by opening what is there already; a running daemon is not disturbed."""
     folder = _folder(settings.url)
-    if folder is not None:
-        problem = await in_thread(lambda: _writable(folder), HOST)
-        if problem is not None:
-            return problem
+    for key, place in (("spool.url", folder), ("spool.local", _folder(settings.local or ""))):
+        if place is not None:
+            problem = await in_thread(lambda key=key, place=place: _writable(place, key), HOST)  # type: ignore[misc]
+            if problem is not None:
+                return problem
     try:
-        spool = build_spool(settings)
+        spool = build_spool(dataclasses.replace(settings, local=None))  # the database itself must answer
         await spool.open(owner=False)
         try:
             stats = await spool.stats()
@@ -52,8 +54,8 @@ def _folder(url: str) -> Path | None:
     return Path(url.removeprefix("sqlite:///")).absolute().parent if url.startswith("sqlite:///") else None
 
 
-def _writable(folder: Path) -> Step | None:
-    """What is wrong with the folder. One that does not exist yet is made by the daemon, if it may."""
+def _writable(folder: Path, key: str) -> Step | None:
+    """What is wrong with the folder of a setting. One that does not exist yet is made by the daemon, if it may."""
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -70,7 +72,7 @@ def _writable(folder: Path) -> Step | None:
         user = os.environ.get("USER") or "the user of this check"
         remedy = (
             f"Create {folder} and let relay's own user write there; when relay runs as another user than {user}, "
-            "run the check as that user: sudo -u relay relay check. Or set `spool.url`."
+            f"run the check as that user: sudo -u relay relay check. Or set `{key}`."
         )
         return catalogue.SPOOL.step(Status.FAIL, f"{folder}: {brief(error)}", remedy)
     return None

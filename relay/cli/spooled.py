@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from relay.cli.output import say
 from relay.errors import ControlError
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ PAGE = 1000
 async def spool_of(settings: Settings) -> AsyncIterator[Spool]:
     """The spool, open for an operator: it does not take the daemon's place."""
     # not `relay.daemon.build_spool`, which is the same: the daemon brings in every room and its libraries
-    from relay.spool.factory import build_spool
+    from relay.spool.factory import build_spool, for_operator
 
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
+    shown, why = for_operator(spool) if settings.spool.local is not None else (spool, None)
+    if why is not None:
+        say(f"relay: {why}; only mail of this host's local spool can be seen")
     try:
-        yield spool
+        yield shown
     finally:
         await spool.close()
 

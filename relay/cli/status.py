@@ -197,3 +197,19 @@ def _spool(spool: Shape) -> None:
                 ("free", octets(spool.get("free"))),
             ]
         )
+        _local(spool.get("local") or {})
+
+
+def _local(mine: Shape) -> None:
+    """The local spool beside a shared one: shown when anything waits there, or new mail goes there."""
+    if not mine:
+        return
+    typer.echo("")
+    fields = [("local spool", mine.get("url")), ("messages", str(mine.get("messages")))]
+    if mine.get("messages"):
+        fields += [("size", octets(mine.get("bytes"))), ("oldest", local(mine.get("oldest")))]
+    show_fields([*fields, ("free", octets(mine.get("free")))])
+    if mine.get("since"):
+        typer.echo(f"\nNew mail goes into the local spool since {local(mine.get('since'))}")
+        typer.echo(f"  why:    {visible(str(mine.get('reason')))}")
+        typer.echo("  remedy: mend the database; what waits here is forwarded by itself, in its order")

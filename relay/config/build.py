@@ -144,12 +144,11 @@ class Builder:
 
     def _spool(self) -> to.SpoolSettings:
         spool = dict(self._config.spool)
-        if self._config.spool.url.startswith("sqlite:///"):
-            file = files.resolve(
-                self._config.spool.url.removeprefix("sqlite:///"), "spool.url", self._findings
-            )
-            spool["url"] = "sqlite:///" + file.as_posix()
-        elif urlsplit(self._config.spool.url).password is not None:
+        for key in ("url", "local"):
+            if (spool[key] or "").startswith("sqlite:///"):
+                file = files.resolve(spool[key].removeprefix("sqlite:///"), f"spool.{key}", self._findings)
+                spool[key] = "sqlite:///" + file.as_posix()
+        if not spool["url"].startswith("sqlite:") and urlsplit(spool["url"]).password is not None:
             self._findings.warn(
                 "spool.url", "it holds a password; a ~/.pgpass file keeps it out of the configuration"
             )

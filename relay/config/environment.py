@@ -61,6 +61,7 @@ VARIABLES = (
     Variable("RELAY_LISTEN", "listeners[0].bind", "Addresses and ports to listen on, separated by commas."),
     Variable("RELAY_ALLOW", "listeners[0].allow", "Networks that may connect, separated by commas."),
     Variable("RELAY_SPOOL_URL", "spool.url", "Where accepted mail lives."),
+    Variable("RELAY_SPOOL_LOCAL", "spool.local", "Where mail is accepted while the database is away."),
     Variable("RELAY_POSTMASTER", "postmaster", "Gets notices nobody else can get."),
     Variable("RELAY_WEB_BIND", "web.bind", "Address and port of the administrator's page."),
     Variable("RELAY_WEB_PASSWORD", "web.password", "argon2id hash for the page."),

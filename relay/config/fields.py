@@ -152,6 +152,7 @@ HttpsUrl = Annotated[str, *_kind(values.read_https_url, type="string", pattern="
 WebUrl = Annotated[str, *_kind(values.read_web_url, type="string", pattern="^https?://")]
 Proxy = Annotated[str, *_kind(values.read_proxy, type="string", pattern="^http://")]
 SpoolUrl = Annotated[str, *_kind(values.read_spool_url, type="string", pattern="^(sqlite:///|postgresql://)")]
+LocalSpoolUrl = Annotated[str, *_kind(values.read_local_spool_url, type="string", pattern="^sqlite:///")]
 Day = Annotated[datetime.date, *_kind(values.read_date, type="string", format="date")]
 SecretText = Annotated[str, *_kind(_read_secret, type="string")]
 FilePath = Annotated[str, *_kind(_read_path, type="string", minLength=1)]

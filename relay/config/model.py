@@ -32,6 +32,7 @@ from relay.config.fields import (
     Host,
     HttpsUrl,
     Identity,
+    LocalSpoolUrl,
     Net,
     PasswordSection,
     Pattern,
@@ -267,6 +268,11 @@ class SpoolSection(Section):
     """spool: where accepted mail lives, and how long it is tried."""
 
     url: SpoolUrl = Field(DEFAULT_SPOOL, description="sqlite:////absolute/path or postgresql://user@host/db.")
+    local: LocalSpoolUrl | None = Field(
+        None,
+        description="With postgresql: where mail is accepted while the database is away, such as "
+        "sqlite:////var/lib/relay/local.db; without it clients are told 451 then.",
+    )
     max_size: Annotated[int, *octets(1, 1024 * TB)] = Field(
         10 * GB, description="Mail kept at most; beyond it clients are told 452 4.3.1 and try later."
     )

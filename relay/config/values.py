@@ -369,6 +369,16 @@ def read_spool_url(value: object) -> str:
     return text
 
 
+def read_local_spool_url(value: object) -> str:
+    """``sqlite:////absolute/path``: a file, since it is for the time when no server can be reached."""
+    if text_of(value).startswith("postgresql://"):
+        raise bad(
+            "is not on this host's own disk",
+            "write sqlite:////var/lib/relay/local.db; the server belongs in spool.url",
+        )
+    return read_spool_url(value)
+
+
 def _postgresql_url(text: str) -> str:
     """As libpq reads it (PostgreSQL documentation 34.1.1.2): also several ``host:port`` with commas between them."""
     remedy = "write postgresql://user@host/database, or user@host1,host2 for a group that fails over"

@@ -315,6 +315,23 @@ class Part(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class LocalMail:
+    """What waits in this host's local spool (``spool.local``) to be forwarded into the shared one."""
+
+    url: str
+    messages: int
+    bytes: int
+    free: int
+    """Octets that it can still take: by its disk, or up to max_size."""
+    oldest: float | None
+    """Arrival of the oldest one; None when nothing waits."""
+    since: float | None
+    """Since when new mail goes there; None: it goes to the shared spool."""
+    reason: str
+    """Why; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpoolStats:
     """For `relay status`: unfinished messages, their octets, and the free space of the disk (or up to max_size)."""
 
@@ -322,6 +339,8 @@ class SpoolStats:
     messages: int
     bytes: int
     free: int
+    local: LocalMail | None = None
+    """Mail that waits in a local spool beside it; None when it has none."""
 
 
 Wake = Callable[[str], None]

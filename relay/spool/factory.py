@@ -1,6 +1,8 @@
-"""The spool that a URL asks for."""
+"""The spool that a URL asks for, with a local one in front of it when that is wanted."""
 
 from __future__ import annotations
+
+from typing import cast
 
 from relay.clock import Clock
 from relay.errors import SpoolError
@@ -14,10 +16,23 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
     if settings.url.startswith("sqlite:"):
         return SqliteSpool(settings, clock)
     try:
-        from relay.spool.postgres import PostgresSpool
+        from relay.spool.postgres import PostgresSpool, shown_url
     except ImportError as error:
         raise SpoolError(
             "spool.url names PostgreSQL, and its driver is not installed",
             remedy="Install it: pip install 'relay[postgresql]' (it brings psycopg).",
         ) from error
-    return PostgresSpool(settings, clock)
+    shared = PostgresSpool(settings, clock)
+    if settings.local is None:
+        return shared
+    from relay.spool.buffered import BufferedSpool
+
+    # it passes on what it does not do itself, which the type checker cannot see
+    return cast("Spool", BufferedSpool(settings, shared, clock, shown=shown_url(settings.url)))
+
+
+def for_operator(spool: Spool) -> tuple[Spool, SpoolError | None]:
+    """An open spool as a command uses it, and why only what this host keeps can be seen of it; None: all can be."""
+    from relay.spool.buffered import BufferedSpool, as_last_seen
+
+    return as_last_seen(spool), spool.trouble if isinstance(spool, BufferedSpool) else None

@@ -37,6 +37,12 @@ class Ids:
         self._last = number
         return number
 
+    def follow(self, number: int) -> bool:
+        """Whether a number from elsewhere is greater than every earlier one; then it counts as given out here."""
+        later = number > self._last
+        self._last = max(self._last, number)
+        return later
+
 
 def begin(at_ms: int) -> int:
     """The least number of a time, in milliseconds since 1970."""

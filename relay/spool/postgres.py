@@ -36,13 +36,22 @@ from relay.spool.contract import (
     Taken,
     Usage,
 )
+from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
+from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
 from relay.spool.postgres_group import GroupSpool
 from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
 from relay.spool.postgres_member import debts_of
 from relay.spool.postgres_place import take_place
-from relay.spool.postgres_rows import ChunkBody, forget_orphans, insert_all
+from relay.spool.postgres_rows import (
+    CHUNK,
+    ChunkBody,
+    add_piece,
+    drop_pieces,
+    forget_orphans,
+    insert_all,
+)
 from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.reading import prefetch, stored_bytes
@@ -186,7 +195,11 @@ class PostgresSpool(GroupSpool):
     # accepting
 
     def draft(self) -> PostgresDraft:  # type: ignore[override]
-        return PostgresDraft(self, self._ids.next(self.now()))
+        return self.draft_as(self._ids.next(self.now()))
+
+    def draft_as(self, number: int) -> PostgresDraft:
+        """See `relay.spool.handover.Shared.draft_as`."""
+        return PostgresDraft(self, number)
 
     async def has_room(self, size: int) -> bool:
         """By ``max_size``; what the server's disk has left shows when it refuses. Raises SpoolError while it is away."""
@@ -202,23 +215,36 @@ class PostgresSpool(GroupSpool):
 
     async def add_chunk(self, number: int, n: int, data: bytes) -> None:
         """A piece of a large body. Not waited for on the disk: the message's commit, later in the log, is."""
-
-        def add(connection: sqlite3.Connection) -> None:
-            connection.execute("BEGIN")
-            try:
-                connection.execute("SET LOCAL synchronous_commit = off")
-                connection.execute("INSERT INTO chunk VALUES (?, ?, ?)", (number, n, data))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-
-        await self._read(add)
+        await self._read(lambda c: add_piece(c, number, n, data))
 
     async def drop_chunks(self, number: int) -> None:
         """The pieces of a message that does not come; upkeep finds them later when the database is away."""
         with contextlib.suppress(SpoolError):
-            await self._read(lambda c: c.execute("DELETE FROM chunk WHERE message = ?", (number,)).close())
+            await self._read(lambda c: drop_pieces(c, number))
+
+    async def put_body(self, number: int, body: Body) -> bool:
+        """See `relay.spool.handover.Shared.put_body`."""
+        n = 0
+        async for piece in in_pieces(body, CHUNK):
+            if not await self._read(lambda c, n=n, piece=piece: put_piece(c, number, n, piece)):  # type: ignore[misc]
+                return False
+            n += 1
+        return True
+
+    async def adopt(self, given: Handover) -> Adopted:
+        """See `relay.spool.handover.Shared.adopt`."""
+
+        def change(connection: sqlite3.Connection) -> tuple[Adopted, int]:
+            taken = adopt(connection, given)
+            return taken, stored_bytes(connection)
+
+        taken, self._stored = await self._writer.run(change)
+        self._wake(*{row.message.lane for row in taken.stored})
+        return taken
+
+    async def forget_giver(self, giver: str) -> None:
+        """See `relay.spool.handover.Shared.forget_giver`."""
+        await self.remember(NOTE + giver, None)
 
     def _body(self, number: int, body: bytes | None, size: int) -> Body:
         return BytesBody(body) if body is not None else ChunkBody(number, size, self._chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.errors import SpoolError
+from relay.errors import SpoolError, SpoolUncertain
 from relay.spool import ids
 from relay.spool.contract import NewMessage
 from relay.spool.intake import NewRow
@@ -66,6 +66,8 @@ class PostgresDraft:
             else:
                 body = b"".join(self._parts)
             await self._spool.keep(NewRow(self.number, self._spool.now(), message, body, self.size))
+        except SpoolUncertain:
+            raise  # it may be stored, and then needs its pieces; upkeep finds them when it is not
         except BaseException:
             await self._forget()
             raise

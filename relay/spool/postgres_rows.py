@@ -19,6 +19,9 @@ BODY_IN_ROW = 128 * 1024
 """Octets of the largest body that is stored with its header, in the transaction of its message."""
 CHUNK = 256 * 1024
 """Octets of one piece: bounds what one message keeps in memory on either side, and what one statement carries."""
+LOCK_PIECES = "SELECT pg_advisory_xact_lock(8243118316933771619)"
+"""Whoever forgets pieces and whoever stores a message around pieces that are there (`postgres_adopt`) take turns, until
+the end of their transactions: so none forgets what the other one has just counted. The number means nothing."""
 _STEP = 200
 """Messages whose pieces are forgotten in one transaction."""
 
@@ -95,11 +98,52 @@ class ChunkBody:
                 yield piece[start : start + size]
 
 
+def add_piece(connection: sqlite3.Connection, number: int, n: int, data: bytes, more: str = "") -> int:
+    """Store a piece in a transaction of its own that does not wait for the disk; how many rows that made.
+
+    ``more``: SQL for the end of the statement.
+    """
+    made = 0
+
+    def add() -> None:
+        nonlocal made
+        connection.execute("SET LOCAL synchronous_commit = off")
+        made = connection.execute(f"INSERT INTO chunk VALUES (?, ?, ?){more}", (number, n, data)).rowcount
+
+    _in_transaction(connection, add)
+    return made
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[[], object]) -> None:
+    connection.execute("BEGIN")
+    try:
+        work()
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def drop_pieces(connection: sqlite3.Connection, number: int) -> None:
+    """Forget the pieces of a message that did not come. Those of one that is stored stay, whoever stored it meanwhile."""
+
+    def drop() -> None:
+        connection.execute(LOCK_PIECES)
+        connection.execute(
+            "DELETE FROM chunk WHERE message = ?"
+            " AND NOT EXISTS (SELECT 1 FROM content WHERE content.message = chunk.message)",
+            (number,),
+        )
+
+    _in_transaction(connection, drop)
+
+
 def forget_orphans(connection: sqlite3.Connection, before: int) -> int:
     """Pieces whose message was never stored, since its client or its relay went away; how many messages.
 
     ``before``: the id of a message that came so long ago that no client is still sending it.
     """
+    connection.execute(LOCK_PIECES)
     rows = connection.execute(
         "SELECT DISTINCT message FROM chunk c WHERE message < ? AND NOT EXISTS"
         " (SELECT 1 FROM content WHERE content.message = c.message) LIMIT ?",

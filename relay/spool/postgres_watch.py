@@ -211,13 +211,13 @@ class Watch:
         if self._present_as != fence:
             connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (PRESENT, fence))
             self._present_as = fence
-        before, began = time.time(), time.monotonic()
+        before = time.time()
         row = connection.execute(_BEAT, (fence,)).fetchone()
-        took = time.monotonic() - began
+        after = time.time()
         if row is None:
             self._say(News("lost", str(fence)))
             return
-        self._compare(float(row[0]) - before - took / 2, took / 2)
+        self._compare(float(row[0]), before, after)
         missing, changed = self._peers.look(
             connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()
         )
@@ -232,8 +232,9 @@ class Watch:
         """In the event loop: it runs."""
         self._answered = time.monotonic()
 
-    def _compare(self, offset: float, error: float) -> None:
-        """Differences within what the answer's way may explain are the network's; the group's clock does not follow them."""
-        if abs(offset - self.offset) > error + 0.02:
-            self.offset = offset
+    def _compare(self, server: float, before: float, after: float) -> None:
+        """The server's time was read between two of ours; what is known is changed only where that contradicts it."""
+        least, most = server - after, server - before
+        if least <= most:  # else this host's clock was set meanwhile
+            self.offset = min(max(self.offset, least), most)
         self.off = abs(self.offset) > _OFF

@@ -19,7 +19,7 @@ from typing import cast
 import psycopg
 
 from relay import events
-from relay.errors import SpoolError, SpoolLost
+from relay.errors import SpoolError, SpoolLost, SpoolUncertain
 from relay.spool.postgres_link import Row, Statements, connect, plain_error
 from relay.spool.postgres_member import Member, lost
 from relay.spool.writer import Waiting, Writer, answer_all, apply_all
@@ -164,7 +164,7 @@ class PostgresWriter(Writer):
 
     def _apart(self, batch: list[Waiting], error: Exception) -> None:
         """What failed together is done one by one, so that one bad change takes no other with it."""
-        if len(batch) == 1 or self._session.trouble is not None:
+        if len(batch) == 1 or self._session.trouble is not None or isinstance(error, SpoolUncertain):
             for waiting in batch:
                 waiting.error = plain_error(error)
             return
@@ -183,7 +183,7 @@ class PostgresWriter(Writer):
                 raise
 
     def _was_committed(self, transaction: str) -> bool:
-        """What became of a commit whose answer was lost. Raises SpoolError when that cannot be found out in time."""
+        """What became of a commit whose answer was lost. Raises SpoolUncertain when that cannot be found out in time."""
         deadline = time.monotonic() + _DECIDED_WITHIN
         while time.monotonic() < deadline:
             try:
@@ -196,6 +196,6 @@ class PostgresWriter(Writer):
             except (SpoolError, psycopg.Error):
                 pass
             time.sleep(0.1)
-        raise SpoolError(
+        raise SpoolUncertain(
             "the database of the spool went away during a commit, and it is not known whether it took place"
         )

@@ -78,18 +78,21 @@ def unpack_client(address: str, details: dict[str, Any]) -> Client:
     return Client(address, port, helo, user, tls, listener)
 
 
+def unpack_envelope(sender: str, recipients: tuple[Recipient, ...], details: dict[str, Any]) -> Envelope:
+    """The envelope as it was at acceptance, with these of its recipients."""
+    eight_bit, smtputf8, ret, envid = details["e"]
+    return Envelope(sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True))
+
+
 def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
      noticed, direct, state, lane_held, subject, hold_key) = row  # fmt: skip
     details = json.loads(packed)
-    eight_bit, smtputf8, ret, envid = details["e"]
     return Claim(
         id=ids.show(number),
         lane=lane,
-        envelope=Envelope(
-            sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True)
-        ),
+        envelope=unpack_envelope(sender, recipients, details),
         client=unpack_client(address, details),
         received=received / 1000,
         size=size,

@@ -83,6 +83,11 @@ def _forget_finished(connection: sqlite3.Connection, before_ms: int) -> tuple[in
         "SELECT id FROM message WHERE state = 4 AND finished < ? ORDER BY finished LIMIT ?", (before_ms, _FEW)
     ).fetchall()
     numbers = as_json([number for (number,) in rows])
+    return len(rows), drop_messages(connection, numbers)
+
+
+def drop_messages(connection: sqlite3.Connection, numbers: str) -> list[int]:
+    """Delete all that is known of messages, given as a JSON list of ids; those whose body was in a file."""
     filed = connection.execute(
         "SELECT message FROM content WHERE message IN (SELECT value FROM json_each(?)) AND body IS NULL",
         (numbers,),
@@ -96,7 +101,7 @@ def _forget_finished(connection: sqlite3.Connection, before_ms: int) -> tuple[in
         connection.execute(
             f"DELETE FROM {table} WHERE {column} IN (SELECT value FROM json_each(?))", (numbers,)
         )
-    return len(rows), [number for (number,) in filed]
+    return [number for (number,) in filed]
 
 
 def checkpoint(connection: sqlite3.Connection) -> int:

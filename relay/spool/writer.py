@@ -96,7 +96,11 @@ class Writer:
             target=self._work, args=(loop, ready), name="spool-writer", daemon=True
         )
         self._thread.start()
-        await ready
+        try:
+            await ready
+        except Exception:
+            self._thread = None  # it has ended: whoever asks for a change now must not wait for it
+            raise
 
     async def stop(self) -> None:
         """Run what was asked before, then end the thread."""

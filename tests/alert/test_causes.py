@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from relay.alert.causes import LaneFacts, causes, pool_line, pool_size
-from relay.spool.contract import SpoolStats
+from relay.alert.causes import LaneFacts, causes, local_causes, pool_line, pool_size
+from relay.spool.contract import LocalMail, SpoolStats
 from tests.alert.kit import GB, LANE, MB, NOW, ROOMY, a_hold
 
 NO_LANES: tuple[LaneFacts, ...] = ()
@@ -205,3 +205,11 @@ def test_the_spool_address_is_not_shown() -> None:
     stats = SpoolStats("postgresql://relay:pa55word@db/relay", 1, 1, 0)
     (cause,) = causes(holds=[], lanes=[], spool=stats, now=NOW, max_size=GB)
     assert "pa55word" not in repr(cause) and cause.title == "The spool is full"
+
+
+@pytest.mark.parametrize(("lasted", "told"), [(None, []), (30, []), (61, ["local-spool"])])
+def test_a_database_that_stays_away_is_told(lasted: float | None, told: list[str]) -> None:
+    """Not one that is restarted or fails over."""
+    since = None if lasted is None else NOW - lasted
+    local = LocalMail("sqlite:////l.db", 2, 2000, GB, NOW - 5, since, "the database cannot be used")
+    assert [one.key for one in local_causes(local, NOW)] == told

@@ -207,6 +207,18 @@ async def test_the_spools_place(tmp_path: Path) -> None:
     assert "sudo -u relay relay check" in step.remedy
 
 
+async def test_the_local_spools_place(tmp_path: Path) -> None:
+    """Its folder must be there for the day on which the database is not; and the database must answer today."""
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    away = dataclasses.replace(settings(tmp_path).spool, url=f"postgresql://relay@/relay?host={tmp_path}")
+    step = await spool_step(dataclasses.replace(away, local=f"sqlite:///{tmp_path}/taken/local.db"))
+    assert (step.status, str(tmp_path / "taken") in step.seen) == ("fail", True)
+    assert "Or set `spool.local`" in step.remedy
+    step = await spool_step(dataclasses.replace(away, local=f"sqlite:///{tmp_path}/local.db"))
+    assert step.status == "fail"
+    assert "database of the spool cannot be used" in step.seen
+
+
 @pytest.mark.parametrize(("megabytes", "status"), [(50, "fail"), (500, "warn"), (5000, "ok")])
 async def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, status: str) -> None:
     """What the disk still takes."""

@@ -101,6 +101,14 @@ def test_a_spool_on_postgresql_is_refused_nothing(tmp_path):
     assert settings.spool.url == "postgresql://relay@db1:5432,db2:5432/relay"
 
 
+def test_a_local_spool_is_found_from_the_files_folder_or_by_a_variable(tmp_path):
+    """As `spool.url` is."""
+    text = UPSTREAM + "spool: {url: 'postgresql://relay@h/db', local: 'sqlite:///local.db'}\n"
+    assert load_text(tmp_path, text).spool.local == f"sqlite:///{(tmp_path / 'local.db').as_posix()}"
+    by_variable = {"RELAY_SPOOL_URL": "postgresql://relay@h/db", "RELAY_SPOOL_LOCAL": "sqlite:////x/local.db"}
+    assert load_text(tmp_path, UPSTREAM, by_variable).spool.local == "sqlite:////x/local.db"
+
+
 def test_a_plain_configuration_is_refused_nothing(tmp_path):
     """Defaults ask for no feature to come."""
     assert refusals(load_text(tmp_path, UPSTREAM)) == ()

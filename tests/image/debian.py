@@ -11,17 +11,13 @@ from tests.image.stage import ALONE
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / ".tools" / "base"
-CONFIG = """
-upstreams:
-  - from_email: notifications@contoso.com
-    tenant_id: 11111111-2222-4333-8444-555555555555
-    client_id: 66666666-7777-4888-9999-aaaaaaaaaaaa
-    client_secret: credential:client-secret
-    authority: https://127.0.0.1:9
-listeners: [{bind: "127.0.0.1:0"}]
-"""
-"""What `relay setup` might have written, but for addresses of which others here know nothing."""
+SETUP = (
+    "relay setup --yes --no-check --tenant-id 11111111-2222-4333-8444-555555555555"
+    " --client-id 66666666-7777-4888-9999-aaaaaaaaaaaa --from-email notifications@contoso.com"
+)
+"""`relay setup` with its answers."""
 _ENTER = """
+ip link set lo up
 mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$CHANGES,workdir=$CHANGES.work" "$SYSTEM"
 mount -t proc proc "$SYSTEM/proc"
 for one in null zero urandom; do : >"$SYSTEM/dev/$one"; mount --bind "/dev/$one" "$SYSTEM/dev/$one"; done
@@ -65,10 +61,11 @@ class System:
         (self.path / "usr" / "bin" / "systemctl").write_text(_SYSTEMCTL)
         (self.path / "usr" / "bin" / "systemctl").chmod(0o755)
 
-    def run(self, script: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Commands there, as root, to their end."""
+    def run(self, script: str, *, online: bool = True) -> subprocess.CompletedProcess[str]:
+        """Commands there, as root, to their end; not ``online`` with a loopback of its own, where port 25 is free."""
+        alone = [] if online else ["--net"]
         return subprocess.run(
-            [*ALONE, "nice", "bash", "-euc", _ENTER],
+            [*ALONE, *alone, "nice", "bash", "-euc", _ENTER],
             env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "BASE": str(BASE),
@@ -77,7 +74,7 @@ class System:
                 "SOURCE": str(ROOT),
                 "SCRIPT": script,
             },
-            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def do(self, script: str) -> str:

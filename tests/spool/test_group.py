@@ -16,6 +16,7 @@ from relay.spool import postgres_watch
 from relay.spool.contract import Filter, Hold, News, Settlement, Taken
 from relay.spool.postgres import PostgresSpool
 from relay.spool.postgres_link import connect
+from relay.spool.postgres_member import Member
 from relay.spool.postgres_schema import LOCKS, OWNING, migrate
 from relay.spool.postgres_watch import GONE, SILENT, Peers
 from tests.fakes.settings import LIMITS
@@ -286,6 +287,17 @@ def test_who_is_missed_is_judged_by_what_was_seen_without_a_break():
     assert peers.look([(1, "a", 101.0, False)], 1000.0)[0] == [], "the database was away"
     (silent,) = peers.look([(1, "a", 101.0, True)], 1000.0 + SILENT)[0]
     assert "said nothing" in silent.why
+
+
+def test_the_servers_clock_is_followed_only_where_it_is_known_to_differ():
+    """However long the answer took: within what that leaves open, nothing is changed."""
+    watch = postgres_watch.Watch("", Member("x"), lambda news: None, lambda missing: None)
+    watch._compare(100.2, 100.0, 100.4)
+    assert (watch.offset, watch.off) == (0.0, False)
+    watch._compare(103.0, 100.0, 100.1)
+    assert (round(watch.offset, 3), watch.off) == (2.9, True)
+    watch._compare(203.0, 200.0, 200.7)
+    assert round(watch.offset, 3) == 2.9, "too slow to say anything"
 
 
 # news

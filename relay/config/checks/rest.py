@@ -22,6 +22,13 @@ def _recipients(config: Config, findings: Findings) -> None:
 
 
 def _spool(config: Config, findings: Findings) -> None:
+    if config.spool.local is not None and config.spool.url.startswith("sqlite:"):
+        findings.fault(
+            "spool.local",
+            "the spool is on this host's own disk already; a local one is for the time when a database is away",
+            "take spool.local out, or set spool.url to postgresql://user@host/database",
+            involves=("spool.url",),
+        )
     if config.spool.delay_notice >= config.spool.max_age:
         findings.warn(
             "spool.delay_notice", "mail fails before it is called delayed; make it shorter than max_age",
