@@ -37,7 +37,9 @@ secret=$(sed -n 's/^LoadCredential=client-secret://p' $unit)
 install -o $user -g $group -m 0400 $secret /run/credentials/relay.service/client-secret
 touch /root/relay.log
 export CREDENTIALS_DIRECTORY=/run/credentials/relay.service
-setpriv --reuid $user --regid $group --clear-groups $(sed -n 's/^ExecStart=//p' $unit) </dev/null >>/root/relay.log 2>&1 &
+port=+net_bind_service  # AmbientCapabilities=
+start=$(sed -n 's/^ExecStart=//p' $unit)
+setpriv --reuid $user --regid $group --clear-groups --inh-caps $port --ambient-caps $port $start >>/root/relay.log 2>&1 &
 for _ in $(seq 300); do grep -q '"what": "started"' /root/relay.log && exit; sleep 0.1; done
 cat /root/relay.log >&2
 exit 1
