@@ -147,6 +147,7 @@ async def test_one_that_stands_still_loses_its_lanes_and_joins_again_with_nothin
     one, two = await join(connections=1), await join(connections=1)
     await fill(one, 1)
     await happens(lambda: len(sent(one, two)) == 6)
+    await happens(lambda: len(one.works()) == 3 and len(two.works()) == 3)
     one.courier.gate.clear()  # what it begins now has no answer
     mine = sorted(one.works())
     await fill(two, 2, mine)
