@@ -244,6 +244,7 @@ class _States(Collector):
                 [((one["bind"],), one["connections"]) for one in report["listeners"]], "listener",
             ),
             *_lanes(report["lanes"], now),
+            *_replicas(report),
             *_spool(report["spool"], limit, now),
             *_ends(report),
             _holds(report["holds"]),
@@ -276,8 +277,12 @@ def _age(moment: str | None, now: float) -> float:
     return max(0.0, now - then) if then is not None else 0.0
 
 
+def _shown(lanes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(lanes, key=lambda one: (one["state"] != "held", -one["backlog"]))[:LANES]
+
+
 def _lanes(lanes: Sequence[Mapping[str, Any]], now: float) -> list[GaugeMetricFamily]:
-    shown = sorted(lanes, key=lambda one: (one["state"] != "held", -one["backlog"]))[:LANES]
+    shown = _shown(lanes)
     named = [((str(one["upstream"]), str(one["mailbox"])), one) for one in shown]
     labels = ("upstream", "mailbox")
     states = [((*key, state), one["state"] == state) for key, one in named for state in STATES]
@@ -300,6 +305,26 @@ def _lanes(lanes: Sequence[Mapping[str, Any]], now: float) -> list[GaugeMetricFa
                [(key, _age(one["oldest"], now)) for key, one in named], *labels),
         _gauge("relay_lanes_not_shown", "Mailboxes beyond those that are shown one by one.",
                [((), len(lanes) - len(shown))]),
+    ]  # fmt: skip
+
+
+def _replicas(report: Mapping[str, Any]) -> list[GaugeMetricFamily]:
+    """The group that shares the spool, and who works what; nothing where one relay has it alone."""
+    group = list(report.get("replicas", ()))[:LABELS]
+    worked = [
+        ((str(one["upstream"]), str(one["mailbox"]), str(one["replica"])), 1.0)
+        for one in _shown(report["lanes"])
+        if one.get("replica")
+    ]
+    return [
+        _gauge("relay_replica", "1 for each relay of the group that shares the spool.",
+               [((str(one["name"]), str(one["version"]), str(one["state"])), 1.0) for one in group],
+               "replica", "version", "state"),
+        _gauge("relay_replica_lanes", "Mailboxes that the replica works just now.",
+               [((str(one["name"]),), one["lanes"]) for one in group], "replica"),
+        _gauge("relay_replica_seen_timestamp_seconds", "When the replica was last heard of, in seconds since 1970.",
+               [((str(one["name"]),), _seconds(one["seen"])) for one in group], "replica"),
+        _gauge("relay_lane_replica", "1 for the replica that works the mailbox.", worked, "upstream", "mailbox", "replica"),
     ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from relay.deliver.choice import PREFIX, Choice, choices_of
 from relay.schedule.lane import Login
 from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
-from relay.schedule.verdicts import PACE
+from relay.schedule.verdicts import PACE, TROUBLE
 from relay.settings import Settings, Upstream
 from relay.spool.buffered import as_last_seen
 from relay.spool.contract import Hold, LaneSummary, Replica, Spool, SpoolStats, lane_name, lane_parts
@@ -263,6 +265,7 @@ class Afar:
     holds: list[Hold]
     sent: dict[str, int]
     paces: dict[str, str]
+    troubles: dict[str, str]
 
     @classmethod
     async def look(cls, settings: Settings, spool: Spool, choices: Mapping[str, Choice], now: float) -> Afar:
@@ -274,6 +277,7 @@ class Afar:
             await spool.holds(),
             await spool.sent_last_minute(now),
             await spool.remembered(PACE),
+            await spool.remembered(TROUBLE),
         )
 
     def health(self, name: str) -> LaneHealth:
@@ -288,6 +292,9 @@ class Afar:
         for hold in self.holds:
             if hold.scope in ("lane", "upstream") and hold.key in (name, upstream):
                 return held_health(hold, transport=transport, sent=sent, limit=limiter.limit)
+        with contextlib.suppress(ValueError, TypeError):
+            reason, remedy, since = json.loads(self.troubles.get(TROUBLE + name, ""))
+            return LaneHealth(transport, "slowed", reason, remedy, since, sent, limiter.limit)
         state, reason = ("slowed", SLOWED) if limiter.slowed else ("open", "")
         return LaneHealth(transport, state, reason, sent_last_minute=sent, limit_per_minute=limiter.limit)
 

@@ -117,6 +117,8 @@ class Lane:
         self.trouble: Outcome | None = None
         """Why it rests, while it does."""
         self.trouble_since = 0.0
+        self.published = False
+        """Whether other replicas can read why it rests."""
         self.transport = ""
         self.last_login: Login | None = None
         """None: there was none in this process; perhaps no mail needed one."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from relay import events
@@ -42,6 +43,8 @@ class Sharing:
         self._scheduler = scheduler
         self._others: set[str] = set()
         """Lanes that other replicas work, as far as is known: news of mail there is not for us."""
+        self._freed: Counter[str] = Counter()
+        """How often a lane was said to be free: what was asked before that may not hold any more."""
         self._due = asyncio.Event()
         self._holds_changed = False
         self._resting: set[str] = set()
@@ -59,7 +62,7 @@ class Sharing:
         """Whether this replica works the lane from now on. Raises nothing: the next look tries again."""
         if lane.name in self._others:
             return False
-        spool = self._scheduler.spool
+        spool, before = self._scheduler.spool, self._freed[lane.name]
         try:
             taken = await spool.take(lane.name)
             if taken is Taken.ENOUGH:
@@ -68,8 +71,10 @@ class Sharing:
         except SpoolError:
             self._look_soon()
             return False
-        if taken is Taken.OTHERS:
+        if taken is Taken.OTHERS and self._freed[lane.name] == before:
             self._others.add(lane.name)
+        elif taken is Taken.OTHERS:
+            self._look_soon()
         return taken is Taken.MINE
 
     async def handed_over(self, lane: Lane) -> bool:
@@ -82,6 +87,8 @@ class Sharing:
         await self._scheduler.spool.let_go(lane.name, idle=not lane.leaving)
         self._resting.discard(lane.name)
         self._scheduler.drop(lane)
+        if lane.may_have_work and not lane.leaving:
+            self._scheduler.kick(lane.name)  # some came at the last moment
         self._scheduler.spawn(self._see_to(lane.name))
         return True
 
@@ -115,6 +122,7 @@ class Sharing:
         elif news.kind == "mail" and news.text not in self._others:
             self._scheduler.kick(news.text)
         elif news.kind == "free":
+            self._freed[news.text] += 1
             self._others.discard(news.text)
             self._scheduler.kick(news.text)
         elif news.kind == "answer":
@@ -152,7 +160,11 @@ class Sharing:
         recovered = await scheduler.spool.recover()
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="a replica left while it was being submitted")
-        self._others = {lane for lane, who in (await scheduler.spool.workers()).items() if not who.me}
+        before = self._freed.copy()
+        workers = await scheduler.spool.workers()
+        self._others = {
+            lane for lane, who in workers.items() if not who.me and self._freed[lane] == before[lane]
+        }
         await scheduler.look()
         await self._level()
 

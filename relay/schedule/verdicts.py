@@ -23,6 +23,8 @@ _LEARNED = "recipients-per-message:"
 """Key, before a lane's name, under which the spool remembers how many recipients Exchange takes in one message."""
 PACE = "pace:"
 """Key, before a lane's name, under which the spool remembers how its mailbox is slowed down."""
+TROUBLE = "trouble:"
+"""The same for why it cannot be connected to, while it cannot."""
 _THROTTLE = "throttle:"
 """The same for an upstream whose every mailbox is; replicas tell one another."""
 
@@ -44,6 +46,7 @@ class Verdicts:
         known = lane.trouble is not None and lane.trouble.reason == trouble.outcome.reason
         until = lane.rest(trouble, self._scheduler.clock.now())
         if not known:
+            self._publish(lane)
             events.trouble(
                 where=f"lane {lane.name}",
                 what=trouble.outcome.reason,
@@ -54,6 +57,7 @@ class Verdicts:
     async def opened(self, lane: Lane) -> None:
         """A connection is authenticated: what was held because it could not be is mended."""
         lane.resting_until = 0.0
+        self._publish(lane, over=True)
         hold = lane.the_hold()
         if hold is not None and hold.at_login:
             await self._scheduler.holds.mended(lane, hold)
@@ -117,6 +121,15 @@ class Verdicts:
     def _keep_pace(self, lane: Lane) -> None:
         self._keep(PACE + lane.name, lane.limiter.export())
 
+    def _publish(self, lane: Lane, *, over: bool = False) -> None:
+        """Why a lane rests, for those who are asked about it at another replica; ``over``: it does not any more."""
+        if not self._scheduler.spool.shared or (over and not lane.published):
+            return
+        lane.published, text = not over, None
+        if not over and lane.trouble is not None:
+            text = json.dumps([lane.trouble.reason, lane.trouble.remedy, lane.trouble_since])
+        self._keep(TROUBLE + lane.name, text)
+
     def _keep(self, key: str, text: str | None) -> None:
         async def keep() -> None:
             with contextlib.suppress(SpoolError):  # it is in force here; another one would learn it anew
@@ -129,6 +142,8 @@ class Verdicts:
         spool = self._scheduler.spool
         lane.limiter = MailboxLimiter(lane.limits, await spool.usage(lane.name, self._scheduler.clock.now()))
         lane.remember((await spool.remembered(_LEARNED + lane.name)).get(_LEARNED + lane.name, ""))
+        if await spool.remembered(TROUBLE + lane.name):
+            self._keep(TROUBLE + lane.name, None)  # of whoever worked it before
         lane.limiter.recall((await spool.remembered(PACE + lane.name)).get(PACE + lane.name))
         lane.limits_known = True
 

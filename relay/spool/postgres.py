@@ -203,8 +203,9 @@ class PostgresSpool(GroupSpool):
 
     async def has_room(self, size: int) -> bool:
         """By ``max_size``; what the server's disk has left shows when it refuses. Raises SpoolError while it is away."""
-        if self._database.trouble is not None:
-            raise self._database.trouble
+        away = self._database.trouble or self._database.hangs
+        if away is not None:
+            raise away
         return self._stored + self._arriving + size <= self._settings.max_size
 
     async def keep(self, row: NewRow) -> None:

@@ -78,6 +78,7 @@ class GroupSpool(SqliteSpool):
         self._mine: set[str] = set()
         """Lanes that this replica works. None is lost without the membership, which each transaction makes sure of."""
         self._unsaid: dict[str, None] = {}
+        self._saying: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[None]] = set()
         self._giving_up: set[int] = set()
         self._up = asyncio.Event()
@@ -211,18 +212,21 @@ class GroupSpool(SqliteSpool):
         if self._member.fence and not self._watch.company:
             return
         self._unsaid[f"{self._member.fence} {kind} {text}".rstrip()] = None
-        if len(self._unsaid) == 1:
-            self._start(self._say())
+        if self._saying is None or self._saying.done():
+            self._saying = self._start(self._say())
 
     async def _say(self) -> None:
-        said, self._unsaid = as_json(list(self._unsaid)), {}
-        with contextlib.suppress(SpoolError):  # the others look by themselves from time to time
-            await self._read(lambda c: c.execute(_NOTIFY, (said,)).close())
+        """One notification after the other; what gathers meanwhile goes with the next."""
+        while self._unsaid:
+            said, self._unsaid = as_json(list(self._unsaid)), {}
+            with contextlib.suppress(SpoolError):  # the others look by themselves from time to time
+                await self._read(lambda c, said=said: c.execute(_NOTIFY, (said,)).close())  # type: ignore[misc]
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+        return task
 
     def _wake(self, *lanes: str) -> None:
         super()._wake(*lanes)

@@ -28,6 +28,9 @@ _AGAIN = 1.0
 """Seconds between tries to connect; meanwhile every change fails at once, so that listeners answer 451 at once."""
 _DECIDED_WITHIN = 10.0
 """Seconds to find out what became of a commit: longer than a restart of the server takes, shorter than clients wait."""
+_HANGS = 10.0
+"""Seconds in one transaction after which the database counts as away: longer than the locks of a replica that stands still
+are kept (`postgres_watch` ends those), shorter than clients wait."""
 _WHICH = "SELECT pg_current_xact_id()::text"
 _TRIES = 5
 """Times that a transaction is made when it and another one lock each other out."""
@@ -97,12 +100,25 @@ class PostgresWriter(Writer):
     def __init__(self, url: str, member: Member, prepare: Prepare) -> None:
         self._member = member
         self._session = Session(url, f"relay {member.name}", prepare)
+        self._since: float | None = None
+        """When the transaction under way began; None between two."""
         super().__init__(self._first)
 
     @property
     def trouble(self) -> SpoolError | None:
         """Why changes cannot be made just now; None while they can."""
         return self._session.trouble
+
+    @property
+    def hangs(self) -> SpoolError | None:
+        """Why nothing new should wait for it, although the connection stands: it does not answer; None while it does."""
+        since = self._since
+        if since is None or (waited := time.monotonic() - since) < _HANGS:
+            return None
+        return SpoolError(
+            f"the database of the spool has not answered for {waited:.0f} s",
+            remedy="Look whether the server, a pooler in between or its disk stands still; mail is taken again when it answers.",
+        )
 
     def _first(self) -> sqlite3.Connection:
         self._session.connection()
@@ -111,7 +127,11 @@ class PostgresWriter(Writer):
         )  # what `Writer` hands through to `_transact`, and closes
 
     def _transact(self, connection: sqlite3.Connection, batch: list[Waiting]) -> None:
-        self._try(batch)
+        self._since = time.monotonic()
+        try:
+            self._try(batch)
+        finally:
+            self._since = None
         answer_all(batch)
 
     def _try(self, batch: list[Waiting], tries: int = 1) -> None:

@@ -8,7 +8,7 @@ import shutil
 from tests.image.debian import ROOT, SETUP
 
 PAGE = ROOT / "docs" / "install.md"
-COMMANDS = (PAGE.read_text().split("`make deb`")[1]).split("```")[1]
+COMMANDS = PAGE.read_text().split("`make deb`")[1].split("```sh\n")[1].split("```")[0]
 """The page's commands, from the package to the running service."""
 
 

@@ -64,6 +64,22 @@ async def test_a_message_shows_in_counters_durations_and_backlog(site):
     assert sum(got[one] for one in states) == 1
 
 
+def test_a_group_is_shown_with_who_works_what():
+    """Each replica of the group, and the one that works a mailbox; none of it where a relay is alone."""
+    replica = {"name": "b", "version": "1", "state": "working", "lanes": 1, "seen": "2026-01-01T00:00:00Z"}
+    report = {**REPORT, "replicas": [replica], "lanes": [lane(1, replica="b"), lane(2, replica=None)]}
+    text = Metrics().text(report, ready=True, limit=1, now=0.0).decode()
+    got = {key: value for key, value in values(text).items() if "replica" in key}
+    assert got == {
+        "relay_replica{replica=b,state=working,version=1}": 1,
+        "relay_replica_lanes{replica=b}": 1,
+        "relay_replica_seen_timestamp_seconds{replica=b}": 1767225600,
+        "relay_lane_replica{mailbox=m1@contoso.com,replica=b,upstream=U}": 1,
+    }
+    alone = Metrics().text(REPORT, ready=True, limit=1, now=0.0).decode()
+    assert not [key for key in values(alone) if "replica" in key]
+
+
 async def test_what_is_read_twice_within_a_second_is_put_together_once(site, monkeypatch):
     asked = []
     status = site.daemon.status

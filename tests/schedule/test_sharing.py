@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from relay.message import Outcome, Reply, Report, Result, Scope
+from relay.message import Outcome, Reply, Report, Result, Scope, Trouble
 from relay.schedule import sharing
 from relay.schedule.loop import Scheduler
 from relay.spool import postgres_watch
 from relay.spool.contract import Filter
 from relay.spool.postgres import PostgresSpool
+from relay.status import Afar, LaneHealth
 from tests.fakes.courier import SENT, FakeCourier
 from tests.fakes.post import FakePost
 from tests.fakes.settings import LIMITS, settings, upstream
@@ -33,6 +34,11 @@ TOO_FAST = Outcome(
 )  # fmt: skip
 
 
+UNREACHABLE = Outcome(
+    Result.DEFERRED, Scope.UPSTREAM, reason="Nobody answers", remedy="Open port 587", counts=False
+)
+
+
 class House:
     """One replica: its spool, its scheduler, its way to Exchange."""
 
@@ -41,8 +47,9 @@ class House:
         self.spool = PostgresSpool(spool_settings(make.folder, url=make.url))
         self.spool._member.name = name
         self.courier = FakeCourier()
+        self.settings = settings(make.folder, upstreams=(changed,))
         self.scheduler = Scheduler(
-            self.spool, self.courier, settings(make.folder, upstreams=(changed,)), self.spool.clock,
+            self.spool, self.courier, self.settings, self.spool.clock,
             lambda claim: claim.header_from[0], FakePost(),
         )  # fmt: skip
 
@@ -140,6 +147,7 @@ async def test_one_that_stands_still_loses_its_lanes_and_joins_again_with_nothin
     one, two = await join(connections=1), await join(connections=1)
     await fill(one, 1)
     await happens(lambda: len(sent(one, two)) == 6)
+    await happens(lambda: len(one.works()) == 3 and len(two.works()) == 3)
     one.courier.gate.clear()  # what it begins now has no answer
     mine = sorted(one.works())
     await fill(two, 2, mine)
@@ -225,3 +233,28 @@ async def test_a_lane_without_work_is_let_go(join, monkeypatch):
     assert await one.spool.workers() == {}
     await fill(one, 1, LANES[:1])
     await happens(lambda: len(sent(one)) == 2)
+
+
+async def test_any_replica_can_say_how_a_lane_is_that_another_one_works(join):
+    one, two = await join(messages_per_minute=30), await join(messages_per_minute=30)
+    await fill(one, 1, LANES[:2])
+    await happens(lambda: len(one.works()) == 1 and len(two.works()) == 1)
+    await happens(lambda: len(sent(one, two)) == 2)
+    (theirs,) = two.works()
+
+    async def health() -> LaneHealth:
+        afar = await Afar.look(one.settings, one.spool, {}, one.spool.now())
+        return afar.health(theirs)
+
+    assert dataclasses.astuple(await health())[1:7] == ("open", "", "", None, 1, 30)
+    await two.scheduler.verdicts.could_not_open(two.scheduler.lanes[theirs], Trouble(UNREACHABLE))
+    await happens_async(lambda: one.spool.remembered("trouble:"))
+    seen = await health()
+    assert (seen.state, seen.reason, seen.remedy) == ("slowed", "Nobody answers", "Open port 587")
+    await two.scheduler.verdicts.opened(two.scheduler.lanes[theirs])
+    await happens_async(lambda: gone(one, "trouble:"))
+    assert (await health()).state == "open"
+
+
+async def gone(house: House, key: str) -> bool:
+    return not await house.spool.remembered(key)

@@ -170,6 +170,31 @@ async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make, 
         frozen.close()
 
 
+async def test_a_database_that_answers_nothing_is_away_for_new_mail_until_it_answers(make, monkeypatch):
+    """Its connection stands, but a change waits and waits: nobody new is made to wait with it."""
+    monkeypatch.setattr("relay.spool.postgres_writer._HANGS", 0.2)
+    spool = await make()
+    go_on = threading.Event()
+    waiting = asyncio.ensure_future(spool._writer.run(lambda _: go_on.wait(30)))
+
+    async def refusal() -> SpoolError:
+        try:
+            await spool.has_room(1000)
+        except SpoolError as error:
+            return error
+        raise SpoolError("not refused yet")
+
+    try:
+        error = await eventually(refusal)
+    finally:
+        go_on.set()
+    assert "has not answered for" in str(error)
+    assert error.remedy
+    assert await waiting
+    assert await spool.has_room(1000)
+    await accept(spool)
+
+
 async def test_pieces_of_a_message_that_never_came_are_forgotten_and_others_stay(make):
     spool = await make()
     stored = await accept(spool, b"s" * 600_000)

@@ -126,6 +126,29 @@ async def test_a_senders_hold_is_released_with_the_mail_it_keeps(site):
     assert [one.scope for one in await site.daemon.spool.holds()] == ["lane", "lane"]
 
 
+async def test_overview_of_a_group_names_its_replicas_and_who_works_what(site, monkeypatch):
+    """Any replica's page speaks for the whole group."""
+    status = site.daemon.status
+    replica = {"version": "2", "lanes": 1, "seen": "2026-01-01T00:00:00Z"}
+
+    async def of_a_group():
+        report = await status()
+        lanes = [{**one, "replica": "pod-1"} for one in report["lanes"]]
+        replicas = [
+            {**replica, "name": "pod-0", "state": "working", "me": True},
+            {**replica, "name": "pod-1", "state": "leaving", "me": False},
+        ]
+        return {**report, "lanes": lanes, "replicas": replicas}
+
+    alone = plain((await site.get("/")).text)
+    monkeypatch.setattr(site.daemon, "status", of_a_group)
+    shown = plain((await site.get("/")).text)
+    assert "worked by pod-1" in shown
+    assert "Replica pod-0 this one 1 mailbox" in shown
+    assert "Replica pod-1 leaving 1 mailbox" in shown
+    assert "Replica" not in alone and "worked by" not in alone
+
+
 async def test_overview_counts_down_to_the_end_of_a_secret(site, monkeypatch):
     status = await site.daemon.status()
     row = {"upstream": "Microsoft 365", "kind": "client_secret", "expires": "2001-01-01T00:00:00Z"}
