@@ -11,7 +11,8 @@ from tests.group.senders import Letter
 
 
 def test_three_replicas_accept_and_deliver_everything_once(make_group):
-    group = make_group(Bounds())
+    """Helper processes, which only a spool in a file has, stay out of it also when they are asked for."""
+    group = make_group(Bounds(), more="workers: always")
     replicas = group.start("one", "two", "three")
     senders = group.senders()
     for number in range(6):
