@@ -51,6 +51,7 @@ from relay.spool.postgres_rows import (
     drop_pieces,
     forget_orphans,
     insert_all,
+    store_all,
 )
 from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
@@ -210,7 +211,7 @@ class PostgresSpool(GroupSpool):
 
     async def keep(self, row: NewRow) -> None:
         """Write an acceptance and wake its lane."""
-        await self._writer.run_one_of(insert_all, row)
+        await self._writer.run_one_of(store_all, row)
         self._stored += row.size
         self._wake(row.message.lane)
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from relay.errors import SpoolError
 from relay.spool.intake import INSERT_MESSAGES, INSERT_RECIPIENTS, NewRow, find_lane, message_values
 from relay.spool.records import as_json
 
@@ -42,6 +43,23 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
     ]
     connection.execute(INSERT_RECIPIENTS, (as_json(people),))
     return [None] * len(rows)
+
+
+def store_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]:
+    """`insert_all` of drafts whose pieces came before. Raises SpoolError when one's are not all there.
+
+    Nobody waited for the disk when they were written: a server that crashed since, or the standby that took its place,
+    may have lost them, and a message must not be acknowledged without its content.
+    """
+    expected = {row.number: -(-row.body_size // CHUNK) for row in rows if row.body is None}
+    if expected:
+        found = connection.execute(
+            "SELECT message, count(*) FROM chunk WHERE message IN (SELECT value FROM json_each(?)) GROUP BY message",
+            (as_json(list(expected)),),
+        )
+        if dict(found.fetchall()) != expected:
+            raise SpoolError("the database has lost pieces of a message while it arrived")
+    return insert_all(connection, rows)
 
 
 def _with_turns(connection: sqlite3.Connection, rows: list[NewRow]) -> list[tuple[Any, ...]]:

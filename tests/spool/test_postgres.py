@@ -20,7 +20,7 @@ from relay.spool.postgres_dialect import translate
 from relay.spool.postgres_link import connect
 from relay.spool.postgres_rows import CHUNK
 from relay.spool.postgres_schema import Migration, migrate, migrations
-from tests.fakes.spool import LANE, SENT, accept, spool_settings
+from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
 from tests.spool.postgres_kit import Maker, ask, eventually, make, server
 from tests.spool.suite import (
     HeldRecipients,
@@ -208,6 +208,18 @@ async def test_pieces_of_a_message_that_never_came_are_forgotten_and_others_stay
     assert await ask(make, "SELECT count(DISTINCT message) FROM chunk") == [(1,)]
     assert (await body_of(spool, stored)).endswith(b"s" * 600_000)
     await settle(spool, await claim_one(spool, make.clock.now()), SENT, make.clock.now())
+    assert await ask(make, "SELECT count(*) FROM chunk") == [(0,)]
+
+
+async def test_a_message_whose_pieces_were_lost_while_it_arrived_is_not_acknowledged(make):
+    """As by a crash of the server, or a failover, between its pieces and its end; what comes with it is stored."""
+    spool = await make()
+    draft = spool.draft()
+    await draft.write(b"l" * 600_000)
+    await ask(make, "DELETE FROM chunk WHERE n = 0")
+    results = await asyncio.gather(draft.commit(new_message()), accept(spool), return_exceptions=True)
+    assert isinstance(results[0], SpoolError)
+    assert [one.id for one in await spool.find(Filter())] == [results[1]]
     assert await ask(make, "SELECT count(*) FROM chunk") == [(0,)]
 
 
