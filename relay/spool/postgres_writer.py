@@ -31,7 +31,10 @@ _DECIDED_WITHIN = 10.0
 _HANGS = 10.0
 """Seconds in one transaction after which the database counts as away: longer than the locks of a replica that stands still
 are kept (`postgres_watch` ends those), shorter than clients wait."""
-_WHICH = "SELECT pg_current_xact_id()::text"
+_RUN = "extract(epoch FROM pg_postmaster_start_time())::text"
+"""Which run of the server this is. After a crash it gives the numbers out again that no commit has put on the disk, so
+that "committed" may be said of another transaction; "aborted" is right in any case."""
+_WHICH = f"SELECT pg_current_xact_id()::text, {_RUN}"
 _TRIES = 5
 """Times that a transaction is made when it and another one lock each other out."""
 _COLLIDED = frozenset({"40P01", "40001", "23505"})
@@ -161,7 +164,7 @@ class PostgresWriter(Writer):
         except BaseException as error:
             self._roll_back(connection, error)
             raise
-        self._commit(connection, str(row[0]))
+        self._commit(connection, str(row[0]), str(row[1]))
 
     def _apply(self, statements: Statements, batch: list[Waiting]) -> None:
         """Raises SpoolLost when this replica was given up: of that, a message that it has not got is only the sign."""
@@ -191,7 +194,7 @@ class PostgresWriter(Writer):
         for waiting in batch:
             self._try([waiting])
 
-    def _commit(self, connection: psycopg.Connection[Row], transaction: str) -> None:
+    def _commit(self, connection: psycopg.Connection[Row], transaction: str, run: str) -> None:
         try:
             connection.execute("COMMIT")
         except psycopg.Error as error:
@@ -199,20 +202,26 @@ class PostgresWriter(Writer):
                 self._roll_back(connection, error)
                 raise
             self._session.broke(error)
-            if not self._was_committed(transaction):
+            # a crash of one of the server's processes begins anew without a new run
+            crashed = isinstance(error, psycopg.errors.CrashShutdown)
+            if not self._was_committed(transaction, "" if crashed else run):
                 raise
 
-    def _was_committed(self, transaction: str) -> bool:
+    def _was_committed(self, transaction: str, run: str) -> bool:
         """What became of a commit whose answer was lost. Raises SpoolUncertain when that cannot be found out in time."""
         deadline = time.monotonic() + _DECIDED_WITHIN
         while time.monotonic() < deadline:
             try:
                 found = self._session.connection().execute(
-                    "SELECT pg_xact_status(%s::text::xid8)", (transaction,)
+                    f"SELECT pg_xact_status(%s::text::xid8), {_RUN}", (transaction,)
                 )
                 row = found.fetchone()
-                if row is None or row[0] != "in progress":
-                    return row is not None and row[0] == "committed"
+                if row is None or row[0] not in ("in progress", "committed"):
+                    return False
+                if row[1] != run:
+                    break
+                if row[0] == "committed":
+                    return True
             except (SpoolError, psycopg.Error):
                 pass
             time.sleep(0.1)

@@ -150,6 +150,35 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(make, monkeypatch, too
     assert len(await eventually(lambda: spool.find(Filter()))) == took_place
 
 
+async def test_a_number_that_a_crashed_server_gave_out_again_is_not_taken_for_ours(make, monkeypatch):
+    """Lost with the crash, and its number is another one's now, which is committed: the client must not hear 250."""
+    spool = await make()
+    await ask(make, "CHECKPOINT")
+    execute = psycopg.Connection.execute
+    cut: list[str] = []
+
+    def crashing(self, query, *values, **more):
+        if query == "COMMIT" and not cut and threading.current_thread().name == "spool-writer":
+            cut.append(str(execute(self, "SELECT pg_current_xact_id()::text").fetchone()[0]))
+            make.server.stop()
+            make.server.start()
+            with psycopg.connect(make.url) as other:
+                while int(other.execute("SELECT pg_current_xact_id()::text").fetchone()[0]) < int(cut[0]):
+                    other.commit()
+                other.commit()
+                found = other.execute("SELECT pg_xact_status(%s::text::xid8)", (cut[0],))
+                cut.append(str(found.fetchone()[0]))
+        return execute(self, query, *values, **more)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", crashing)
+    with pytest.raises(SpoolError):
+        await accept(spool)
+    make.server.stop()
+    make.server.start()  # it ends with the thread that started it: from here on this one (tests.fakes.tied)
+    assert cut[1] == "committed"
+    assert await eventually(lambda: spool.find(Filter())) == []
+
+
 @pytest.mark.parametrize("mode", ["step by step", "pipeline"])
 async def test_a_frozen_transaction_keeps_others_waiting_only_for_seconds(make, mode):
     """As a relay that is stopped (SIGSTOP) between two statements would: its session is ended."""
