@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +21,14 @@ from tests.fakes.spool import spool_settings
 
 
 @pytest.fixture
-def shared(tmp_path, monkeypatch) -> Settings:
-    """On a server, with channels in a folder of the test's."""
-    monkeypatch.setattr(control, "_OWN_FOLDER", tmp_path)
+def shared(tmp_path, monkeypatch) -> Iterator[Settings]:
+    """On a server, with channels in a folder of the test's; a short one, as a socket's path must be."""
     monkeypatch.delenv("RELAY_REPLICA", raising=False)
-    return dataclasses.replace(settings(tmp_path), spool=spool_settings(tmp_path, url="postgresql://u@h/db"))
+    with tempfile.TemporaryDirectory(prefix="relay-", dir="/tmp") as folder:
+        monkeypatch.setattr(control, "_OWN_FOLDER", Path(folder))
+        yield dataclasses.replace(
+            settings(tmp_path), spool=spool_settings(tmp_path, url="postgresql://u@h/db")
+        )
 
 
 async def started(shared: Settings, monkeypatch, name: str, pid: int) -> ControlServer:
