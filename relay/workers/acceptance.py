@@ -36,6 +36,9 @@ CHECK = 5.0
 """Seconds over which the quiet is measured."""
 QUIET_TIME = 60.0
 """Seconds of quiet after which it is ended."""
+SILENT = 6
+"""Checks in a row without a word from a helper, which reports twice a second, after which it counts as stuck. Checks, not
+seconds: after a machine was suspended, the daemon may look before the helper has had its turn."""
 START_TIME = 30.0
 """Seconds a helper may take until it is ready."""
 AGAIN = (1.0, 5.0, 30.0, 300.0)
@@ -152,10 +155,17 @@ class Acceptance:
 
     async def _until_quiet(self, deputy: Deputy) -> None:
         """While it pays to have it."""
-        busy, used, quiet = Busy(), deputy.busy, 0.0
+        busy, used, quiet, silent, heard = Busy(), deputy.busy, 0.0, 0, deputy.heard
         while deputy is self._on_duty:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(deputy.retired.wait(), CHECK)
+                await asyncio.sleep(
+                    LOOK
+                )  # its process is being reaped; from Python 3.12 on, the wait alone never yields
+                continue
+            silent, heard = silent + 1 if deputy.heard == heard else 0, deputy.heard
+            if silent >= SILENT:
+                deputy.give_up()
             share = busy.since() + (deputy.busy - used) / CHECK
             used = deputy.busy
             quiet = quiet + CHECK if share < QUIET else 0.0
@@ -248,8 +258,8 @@ class Acceptance:
         self._not_before = time.monotonic() + pause
         events.trouble(
             where="helper process", what=f"the helper process that accepts mail cannot: {why}",
-            remedy="The daemon accepts by itself meanwhile, and clients that were cut off try again; `workers: 0` goes"
-            " without helpers for good.",
+            remedy="The daemon accepts by itself meanwhile, and clients that were cut off try again; `workers: never`"
+            " goes without helpers for good.",
         )  # fmt: skip
 
     def _spawn(self, work: Any) -> None:

@@ -72,6 +72,8 @@ class Deputy:
         self.busy = 0.0
         """Seconds of processor time it has used."""
         self.accepted = 0
+        self.heard = 0
+        """Frames it has sent."""
         self._numbers: dict[str, tuple[int, ...]] = {}
         """Descriptors of the listening sockets, as its process has them."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,8 +156,7 @@ class Deputy:
         try:
             await asyncio.wait_for(self.retired.wait(), RETIRE_TIME)
         except TimeoutError:
-            self.fault = "it does not answer"
-            self.kill()
+            self.give_up()
             await self.retired.wait()
 
     def dismiss(self, bind: str, seconds: float) -> None:
@@ -173,6 +174,11 @@ class Deputy:
             await asyncio.wait_for(self.ended.wait(), seconds + 2.0)
         self.kill()
 
+    def give_up(self) -> None:
+        """It is stuck: end it, so that the daemon accepts again."""
+        self.fault = "it does not answer"
+        self.kill()
+
     def kill(self) -> None:
         """End the process at once."""
         if self._process is not None and self._process.poll() is None:
@@ -188,6 +194,7 @@ class Deputy:
         task.add_done_callback(self._tasks.discard)
 
     def _take(self, frame: Frame) -> None:
+        self.heard += 1
         self._words[frame[0]](*frame[1:])
 
     def _unfit(self, why: str) -> None:

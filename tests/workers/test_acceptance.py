@@ -292,3 +292,17 @@ async def test_a_listener_that_waits_for_exchange_stays_with_the_daemon(tmp_path
         await here.helper()
         assert not here.servers["127.0.0.1:1"].paused
         assert here.servers["127.0.0.1:0"].paused
+
+
+async def test_a_stuck_helper_is_ended_and_the_daemon_accepts(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A process that lives and does nothing would leave every client waiting in the kernel's queue."""
+    monkeypatch.setattr(acceptance_module, "CHECK", 0.7)
+    monkeypatch.setattr(acceptance_module, "SILENT", 2)
+    async with house(tmp_path) as here:
+        helper = await here.helper()
+        os.kill(helper.pid, signal.SIGSTOP)
+        async with here.client() as client:
+            assert QUEUED.match(await client.deliver(MAIL))
+        await until(helper.ended.is_set)
+        assert helper.fault == "it does not answer"
+        assert "`workers: never`" in str(here.events("trouble"))
