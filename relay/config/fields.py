@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from relay.config import values
+from relay.config import urls, values
 from relay.settings import Network
 
 KB, MB, GB, TB = 1024, 1024**2, 1024**3, 1024**4
@@ -148,11 +148,11 @@ Addresses = Annotated[
 ]
 Pattern = Annotated[str, *_kind(values.read_pattern, type="string", minLength=1)]
 SenderPattern = Annotated[str, *_kind(values.read_sender_pattern, type="string", minLength=1)]
-HttpsUrl = Annotated[str, *_kind(values.read_https_url, type="string", pattern="^https://")]
-WebUrl = Annotated[str, *_kind(values.read_web_url, type="string", pattern="^https?://")]
-Proxy = Annotated[str, *_kind(values.read_proxy, type="string", pattern="^http://")]
-SpoolUrl = Annotated[str, *_kind(values.read_spool_url, type="string", pattern="^(sqlite:///|postgresql://)")]
-LocalSpoolUrl = Annotated[str, *_kind(values.read_local_spool_url, type="string", pattern="^sqlite:///")]
+HttpsUrl = Annotated[str, *_kind(urls.read_https_url, type="string", pattern="^https://")]
+WebUrl = Annotated[str, *_kind(urls.read_web_url, type="string", pattern="^https?://")]
+Proxy = Annotated[str, *_kind(urls.read_proxy, type="string", pattern="^http://")]
+SpoolUrl = Annotated[str, *_kind(urls.read_spool_url, type="string", pattern="^(sqlite:///|postgresql://)")]
+LocalSpoolUrl = Annotated[str, *_kind(urls.read_local_spool_url, type="string", pattern="^sqlite:///")]
 Day = Annotated[datetime.date, *_kind(values.read_date, type="string", format="date")]
 SecretText = Annotated[str, *_kind(_read_secret, type="string")]
 FilePath = Annotated[str, *_kind(_read_path, type="string", minLength=1)]

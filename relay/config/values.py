@@ -1,4 +1,4 @@
-"""Reads single values from their text: numbers, durations, sizes, addresses, networks, URLs.
+"""Reads single values from their text: numbers, durations, sizes, addresses, networks. URLs: `relay.config.urls`.
 
 Each `read_*` takes whatever the document held and returns the typed value, or raises the error made by `bad`:
 a problem and a remedy in plain words. Values that may hold a secret by mistake are never repeated in a problem.
@@ -10,7 +10,6 @@ import datetime
 import ipaddress
 import re
 from collections.abc import Callable
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic_core import PydanticCustomError
 
@@ -322,84 +321,6 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         raise bad(
             f"is not a valid regular expression ({reason})", "correct it; a dot is written \\."
         ) from None
-
-
-def read_https_url(value: object) -> str:
-    """An https URL without query and trailing slash."""
-    text = text_of(value)
-    parts = _split_url(text)
-    if parts is None or parts.scheme != "https" or not parts.hostname:
-        raise bad("is not an https address", "write https:// and the host name: tokens travel over TLS alone")
-    if parts.query or parts.fragment or parts.username is not None:
-        raise bad("holds more than a host and a path", "write https:// and the host name")
-    return text.rstrip("/")
-
-
-def read_web_url(value: object) -> str:
-    """An http or https URL. It is not repeated in a problem: such addresses hold keys."""
-    text = text_of(value)
-    parts = _split_url(text)
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise bad("is not a web address", "write it with https:// and the host name")
-    return text
-
-
-def read_proxy(value: object) -> str:
-    """``http://host:port``, perhaps with user and password. Not repeated in a problem for that reason."""
-    text = text_of(value)
-    parts = _split_url(text)
-    if parts is None or parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise bad(
-            "is not the address of an HTTP proxy", "write http://name:port, such as http://proxy.example:3128"
-        )
-    return text.rstrip("/")
-
-
-def read_spool_url(value: object) -> str:
-    """``sqlite:////absolute/path``, ``sqlite:///relative/path`` or ``postgresql://...``."""
-    text = text_of(value)
-    remedy = "write sqlite:////var/lib/relay/spool.db (four slashes: an absolute path) or postgresql://user@host/db"
-    if text.startswith("postgresql://"):
-        return _postgresql_url(text)
-    if not text.startswith("sqlite:///") or not text.removeprefix("sqlite:///").strip("/"):
-        raise bad("is not an address of a spool", remedy)
-    path = text.removeprefix("sqlite:///")
-    if ":memory:" in path or "?" in path or not path.isprintable():
-        raise bad("is not a plain file: mail must survive a restart", remedy)
-    return text
-
-
-def read_local_spool_url(value: object) -> str:
-    """``sqlite:////absolute/path``: a file, since it is for the time when no server can be reached."""
-    if text_of(value).startswith("postgresql://"):
-        raise bad(
-            "is not on this host's own disk",
-            "write sqlite:////var/lib/relay/local.db; the server belongs in spool.url",
-        )
-    return read_spool_url(value)
-
-
-def _postgresql_url(text: str) -> str:
-    """As libpq reads it (PostgreSQL documentation 34.1.1.2): also several ``host:port`` with commas between them."""
-    remedy = "write postgresql://user@host/database, or user@host1,host2 for a group that fails over"
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = None
-    if parts is None or not text.isprintable() or " " in text:
-        raise bad("is not an address of a database", remedy)
-    if not parts.path.strip("/"):
-        raise bad("names no database", remedy)
-    return text
-
-
-def _split_url(text: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # reading it checks it
-    except ValueError:
-        return None
-    return parts if text.isprintable() and " " not in text else None
 
 
 def _is_domain(text: str, dots: int = 0) -> bool:
