@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -27,19 +27,26 @@ class Maker:
         self.folder = folder
         self.url = server.database()
         self.clock = ManualClock()
-        self.opened: list[PostgresSpool] = []
+        self.opened: list[Any] = []
         self.settings: dict[str, object] = {}
 
-    async def __call__(self, **settings: object) -> PostgresSpool:
+    def closed(self, **settings: object) -> Any:
+        """One that is not open yet."""
+        return PostgresSpool(spool_settings(self.folder, url=self.url, **settings), self.clock)
+
+    async def __call__(self, **settings: object) -> Any:
         self.settings = settings
-        spool = PostgresSpool(spool_settings(self.folder, url=self.url, **settings), self.clock)
+        spool = self.closed(**settings)
         await spool.open()
         self.opened.append(spool)
         return spool
 
-    async def reopen(self, spool: PostgresSpool) -> PostgresSpool:
+    async def close(self, spool: Any) -> None:
         await spool.close()
         self.opened.remove(spool)
+
+    async def reopen(self, spool: Any) -> Any:
+        await self.close(spool)
         return await self(**self.settings)
 
 
@@ -58,7 +65,7 @@ async def ask(make: Maker, statement: str, *values: object) -> list[tuple]:
     """What the database says, on a connection of the test's own."""
     async with await psycopg.AsyncConnection.connect(make.url, autocommit=True) as connection:
         await connection.execute("SET search_path = relay")
-        cursor = await connection.execute(statement.encode(), values)
+        cursor = await connection.execute(statement.encode(), values or None)
         return await cursor.fetchall() if cursor.description else []
 
 

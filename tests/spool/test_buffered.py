@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
-import psycopg
 import pytest
 
 from relay.errors import SpoolBusy, SpoolError, SpoolFull, SpoolUncertain
@@ -20,35 +18,18 @@ from relay.spool.buffered import BufferedSpool, as_last_seen
 from relay.spool.contract import Filter, Settlement
 from relay.spool.factory import build_spool
 from relay.spool.postgres import PostgresSpool
-from tests.fakes.clock import ManualClock
-from tests.fakes.postgres import PostgresServer, running
 from tests.fakes.spool import LANE, SENT, accept, new_message, spool_settings
+from tests.spool.postgres_kit import Maker as PostgresMaker
+from tests.spool.postgres_kit import ask, server
 from tests.spool.suite import SpoolSuite, body_of, claim_one, every, settle
 
-server = pytest.fixture(scope="module")(running)
+__all__ = ["server"]
 
 
-class Maker:
+class Maker(PostgresMaker):
     """Opens buffered spools on a database and a folder of their own."""
 
-    def __init__(self, server: PostgresServer, folder: Path) -> None:
-        self.server = server
-        self.folder = folder
-        self.url = server.database()
-        self.clock = ManualClock()
-        self.opened: list[BufferedSpool] = []
-        self.settings: dict[str, object] = {}
-        self.away = False
-
-    async def __call__(self, **settings: object) -> BufferedSpool:
-        self.settings = settings
-        spool = self.closed(**settings)
-        await spool.open()
-        self.opened.append(spool)
-        if not self.away and not spool.reached:  # a server on a busy machine, which was slow to answer
-            await asyncio.wait_for(spool.reach(), 30)
-            await spool.recover()
-        return spool
+    away = False
 
     def closed(self, **settings: object) -> BufferedSpool:
         """One that is not open yet."""
@@ -59,13 +40,12 @@ class Maker:
         assert isinstance(spool, BufferedSpool)
         return spool
 
-    async def reopen(self, spool: BufferedSpool) -> BufferedSpool:
-        await self.close(spool)
-        return await self(**self.settings)
-
-    async def close(self, spool: BufferedSpool) -> None:
-        await spool.close()
-        self.opened.remove(spool)
+    async def __call__(self, **settings: object) -> BufferedSpool:
+        spool: BufferedSpool = await super().__call__(**settings)
+        if not self.away and not spool.reached:  # a server on a busy machine, which was slow to answer
+            await asyncio.wait_for(spool.reach(), 30)
+            await spool.recover()
+        return spool
 
     def stop(self) -> None:
         """The database goes away, as in a crash."""
@@ -127,17 +107,10 @@ async def numbers(spool: BufferedSpool) -> list[str]:
     return [one.subject for one in claims]
 
 
-async def rows(make: Maker, statement: str) -> list[tuple]:
-    """What the database says, on a connection of the test's own."""
-    async with await psycopg.AsyncConnection.connect(make.url, autocommit=True) as connection:
-        await connection.execute("SET search_path = relay")
-        return await (await connection.execute(statement.encode())).fetchall()
-
-
 async def test_mail_goes_to_the_database_while_it_answers(make):
     spool = await make()
     message_id = await accept(spool)
-    assert await rows(make, "SELECT id FROM message") == [(ids.read(message_id),)]
+    assert await ask(make, "SELECT id FROM message") == [(ids.read(message_id),)]
     assert (await spool.stats()).local.messages == 0
 
 
@@ -158,7 +131,7 @@ async def test_what_is_accepted_while_the_database_is_away_is_forwarded_in_order
     assert await numbers(spool) == [str(n) for n in range(26)]
     for message_id, body in bodies.items():
         assert (await body_of(spool, message_id)).endswith(body)
-    assert await rows(make, "SELECT count(*) FROM memory WHERE key LIKE 'forwarded:%'") == [(0,)]
+    assert await ask(make, "SELECT count(*) FROM memory WHERE key LIKE 'forwarded:%'") == [(0,)]
 
 
 async def test_everything_about_a_message_comes_over(make):
@@ -195,7 +168,7 @@ async def test_a_large_body_comes_over_in_pieces(make):
     await all_forwarded(spool)
     assert await body_of(spool, message_id) == new_message().header + body
     assert not [file for file in (make.folder / "local.db.bodies").rglob("*") if file.is_file()]
-    assert (await rows(make, "SELECT max(length(data)) <= 262144 FROM chunk")) == [(True,)]
+    assert (await ask(make, "SELECT max(length(data)) <= 262144 FROM chunk")) == [(True,)]
 
 
 async def test_a_large_message_survives_the_database_going_away_while_it_comes(make):
@@ -246,7 +219,7 @@ async def test_a_large_message_that_goes_straight_leaves_nothing_on_the_local_di
     await gone.write(b"y" * 600_000)
     await gone.discard()
     assert not [file for file in (make.folder / "local.db.bodies").rglob("*") if file.is_file()]
-    assert await rows(make, "SELECT count(DISTINCT message) FROM chunk") == [(1,)]
+    assert await ask(make, "SELECT count(DISTINCT message) FROM chunk") == [(1,)]
     assert spool.local._arriving == spool._shared._arriving == 0
 
 
@@ -260,7 +233,7 @@ async def test_a_crash_between_the_two_commits_leaves_one_message(make, monkeypa
     monkeypatch.setattr(spool.local, "remove", crash)
     with pytest.raises(asyncio.CancelledError):
         await until_answering(spool._forwarder.step)
-    assert await rows(make, "SELECT count(*) FROM message") == [(2,)]
+    assert await ask(make, "SELECT count(*) FROM message") == [(2,)]
     again = await make.reopen(spool)
     await all_forwarded(again)
     assert {one.id for one in await again.find(Filter())} == {small, large}
@@ -301,7 +274,7 @@ async def test_a_message_given_twice_is_not_sent_twice_though_it_was_finished_an
     make.clock.advance(60.0)
     while await spool._shared.tend(make.clock.now()) < 1:
         pass
-    assert await rows(make, "SELECT count(*) FROM message") == [(1 if history else 0,)]
+    assert await ask(make, "SELECT count(*) FROM message") == [(1 if history else 0,)]
     again = await make.reopen(spool)
     await all_forwarded(again)
     assert await again.claim(LANE, 1, make.clock.now()) == []
