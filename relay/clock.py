@@ -23,6 +23,22 @@ class Clock(Protocol):
         ...
 
 
+class ClockOver:
+    """Another clock with another wall time: subclasses say which."""
+
+    def __init__(self, base: Clock) -> None:
+        self._base = base
+
+    def now(self) -> float:
+        return self._base.now()
+
+    def monotonic(self) -> float:
+        return self._base.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await self._base.sleep(seconds)
+
+
 class SystemClock:
     """The machine's clock."""
 

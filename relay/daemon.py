@@ -16,6 +16,7 @@ from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
 from relay.alarms import Alarms
 from relay.answering import Answering
+from relay.background import Tasks
 from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.choice import PREFIX
@@ -180,7 +181,7 @@ class Daemon:
         self.acceptance = self._acceptance()
         self._up = asyncio.Event()
         self._duties = Duties(self)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     # life
 
@@ -199,7 +200,7 @@ class Daemon:
         await self.control.start()  # before any client: it changes the umask for a moment
         await self._listen(self.settings)
         if away:
-            self._spawn(self._take_up_later())
+            self._tasks.spawn(self._take_up_later())
         else:
             await self._sort_out()
             await self.scheduler.start()
@@ -209,9 +210,9 @@ class Daemon:
             self.acceptance.start()
         self._up.set()
         for work in self._duties.work():
-            self._spawn(work)
-        self._spawn(self._keep_credentials())
-        self._spawn(self._watch_certificates())
+            self._tasks.spawn(work)
+        self._tasks.spawn(self._keep_credentials())
+        self._tasks.spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
         events.notice(what="started", listening=binds, configuration=self.settings.source)
         await self.pages.start()
@@ -249,7 +250,7 @@ class Daemon:
     def _heard(self, news: News) -> None:
         """Another replica has found the way by which an upstream takes mail."""
         if news.kind == "memory" and news.text.startswith(PREFIX):
-            self._spawn(self._recall())
+            self._tasks.spawn(self._recall())
 
     async def _recall(self) -> None:
         with contextlib.suppress(RelayError):  # it would find the same way by itself
@@ -257,8 +258,7 @@ class Daemon:
 
     async def stop(self, seconds: float) -> None:
         """Refuse new work, finish what is in flight within ``seconds`` in all, close everything."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
         await asyncio.gather(
             self.pages.stop(),
             *(one.drain(seconds) for one in self.listeners.values()),
@@ -273,11 +273,6 @@ class Daemon:
         await self.spool.close()
         self._inherited.close()
         self._forget()
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _listen(self, settings: Settings) -> None:
         """Start what is new; then, nothing having failed, hand the settings to what already listens. Raises OSError."""
@@ -362,7 +357,7 @@ class Daemon:
 
     def reload_soon(self) -> None:
         """SIGHUP."""
-        self._spawn(self._reload_and_tell())
+        self._tasks.spawn(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
         await self._up.wait()
@@ -411,7 +406,7 @@ class Daemon:
         self.keeper.update(settings)
         self.alarms.update()
         for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
-            self._spawn(self.listeners.pop(bind).drain(DRAIN))
+            self._tasks.spawn(self.listeners.pop(bind).drain(DRAIN))
             if self.acceptance is not None:
                 self.acceptance.dismiss(bind, DRAIN)
         await self._reroute(await self._stray())

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from relay import events
 from relay.accept.intake import Intake
@@ -120,6 +120,14 @@ class ListenerServer:
         """Accept again after `pause`."""
         if not self.roster.draining:
             await self.start()
+
+    @staticmethod
+    async def pause_all(servers: Iterable[ListenerServer]) -> None:
+        """Pause these; connections that were accepted a moment ago are counted when it returns."""
+        for one in servers:
+            one.pause()
+        for _ in range(2):
+            await asyncio.sleep(0)
 
     def _close(self) -> None:
         for server in self._servers:

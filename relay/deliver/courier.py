@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from relay import events
+from relay.background import Tasks
 from relay.clock import Clock
 from relay.deliver.attempt import Rewrite, Router, Rules
 from relay.deliver.choice import Choice, Choices, Forced, Memory
@@ -73,7 +74,7 @@ class RelayCourier:
         self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(GRAPH_AT_ONCE)
         )
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring = Tasks()
         self._choices = Choices(self._open_smtp, self._open_graph, clock, memory)
         self._openers: dict[str, Opener] = {
             "smtp": self._open_smtp,
@@ -100,9 +101,7 @@ class RelayCourier:
         self._rules.router = router
         self._contexts.clear()
         for client in self._clients.values():
-            task = asyncio.ensure_future(client.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring.spawn(client.retire())
         self._clients.clear()
         self._choices.revisit()
 
@@ -120,7 +119,7 @@ class RelayCourier:
             task.cancel()
         self._contexts.clear()
         closing = (client.close() for client in self._clients.values())
-        await asyncio.gather(*closing, *self._retiring, return_exceptions=True)
+        await asyncio.gather(*closing, self._retiring.ended(), return_exceptions=True)
         self._clients.clear()
 
     async def _open_auto(self, upstream: Upstream, mailbox: str) -> Connection:

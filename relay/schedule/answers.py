@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from relay import events
+from relay.background import Tasks
 from relay.clock import Clock
 from relay.errors import SpoolError
 from relay.message import Outcome, Reply, Result
 from relay.schedule.lane import Lane
 from relay.spool.contract import Claim, Filter, Hold, Settlement, Spool
 from relay.spool.states import State
-
-T = TypeVar("T")
 
 _UNDER_WAY = 600.0
 """Seconds that a submission under way may still take when the client's patience ends: RFC 5321 4.5.3.2.6 has clients
@@ -156,7 +155,7 @@ class Answers:
         self._hold_of = hold_of
         self._lanes = lanes if lanes is not None else {}
         self._tickets: dict[str, Ticket] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._closing = False
 
     def expect(self, message_id: str, lane: str) -> Ticket:
@@ -176,7 +175,7 @@ class Answers:
 
         ``gone`` is set when the client leaves meanwhile.
         """
-        watch = self._start(_watch(gone, ticket)) if gone is not None else None
+        watch = self._tasks.spawn(_watch(gone, ticket)) if gone is not None else None
         try:
             deadline = self._clock.monotonic() + patience
             while ticket.reply is None:
@@ -192,7 +191,7 @@ class Answers:
 
     async def _give_up(self, ticket: Ticket, patience: float, deadline: float) -> Reply:
         """Take it back, and answer when that is done, when Exchange has spoken, or when neither can be waited for."""
-        work = self._start(self._take_back(ticket, patience, deadline))
+        work = self._tasks.spawn(self._take_back(ticket, patience, deadline))
         either: set[asyncio.Future[Any]] = {work, ticket.early}
         await asyncio.wait(either, timeout=_UNDER_WAY, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -241,7 +240,7 @@ class Answers:
         if ticket.broken_off or not any(lane.break_off(ticket.message_id) for lane in self._lanes.values()):
             return
         ticket.broken_off = reason
-        later = self._start(self._answer_later(ticket, _unconfirmed(reason)))
+        later = self._tasks.spawn(self._answer_later(ticket, _unconfirmed(reason)))
         ticket.early.add_done_callback(lambda _: later.cancel())
 
     async def _answer_later(self, ticket: Ticket, reply: Reply) -> None:
@@ -254,12 +253,6 @@ class Answers:
             what = f"message {ticket.message_id} waits to be taken out, its client having given up: {error}"
             events.trouble(where="spool", what=what, remedy=error.remedy)
             ticket.early.set_result(_unsure(f"it cannot be taken back just now: {error}"))
-
-    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _is_gone(self, ticket: Ticket) -> bool:
         found = await self._spool.find(Filter(ids=(ticket.message_id,)))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from relay import events
+from relay.background import Tasks, end_within
 from relay.clock import Clock
 from relay.deliver.contract import Courier
 from relay.errors import SpoolError
@@ -77,7 +78,7 @@ class Scheduler:
         self.connections = Places(_CONNECTIONS)
         self.sharing = Sharing(self)
         self.runners: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     # life
 
@@ -118,25 +119,21 @@ class Scheduler:
             with contextlib.suppress(SpoolError):  # the next start finds them
                 await self._return(lane)
         await self._let_go(lane for lane in self.lanes.values() if not lane.carriers)
-        carriers = [task for lane in self.lanes.values() for task in lane.carriers]
-        if carriers:
-            _, late = await asyncio.wait(carriers, timeout=seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self.end_carriers(seconds)
         await self._let_go(self.lanes.values())
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.cancel()
 
     async def _let_go(self, lanes: Iterable[Lane]) -> None:
         """Others may go on with these lanes."""
         await asyncio.gather(*(self.spool.let_go(lane.name) for lane in lanes), return_exceptions=True)
 
+    async def end_carriers(self, seconds: float) -> None:
+        """Let what is being sent be finished; cut it off after so long."""
+        await end_within([task for lane in self.lanes.values() for task in lane.carriers], seconds)
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the lanes, until it ends or the scheduler stops."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(work)
 
     async def reload(self, settings: Settings) -> None:
         """New limits and rules; whatever is held is tried again at once."""

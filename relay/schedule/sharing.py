@@ -114,7 +114,7 @@ class Sharing:
     # news
 
     def hear(self, news: News) -> None:
-        """From the spool; see `relay.spool.group.HEARD`."""
+        """From the spool; see `relay.spool.group.News`."""
         if news.kind == "lost":
             self._scheduler.spawn(self._start_over())
         elif self._scheduler.lost or self._scheduler.stopping:
@@ -234,12 +234,7 @@ class Sharing:
             lane.owed.clear()
             lane.shelved.clear()
             lane.call_all()
-        carriers = [task for lane in scheduler.lanes.values() for task in lane.carriers]
-        if carriers:
-            _, late = await asyncio.wait(carriers, timeout=_LAST_REPLY)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await scheduler.end_carriers(_LAST_REPLY)
         for lane in list(scheduler.lanes.values()):
             scheduler.drop(lane)
 

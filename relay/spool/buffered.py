@@ -375,10 +375,8 @@ class _LastSeen:
             return getattr(self._spool, name)
 
         async def ask(*which: Any) -> Any:
-            key = (
-                name,
-                *(one for one in which if isinstance(one, str)),
-            )  # a time is not what tells answers apart
+            # a time is not what tells answers apart
+            key = (name, *(one for one in which if isinstance(one, str)))
             try:
                 self._spool.seen[key] = await getattr(self._spool, name)(*which)
             except SpoolError:

@@ -7,7 +7,7 @@ on (SQLite) answers these questions trivially: `Alone`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -55,21 +55,18 @@ class News:
     """Something that another replica, or an operator, did to the shared spool."""
 
     kind: str
-    """mail, free, hold, replicas, memory, answer, again, lost; see `HEARD`."""
+    """
+    - ``mail``: new or changed mail in the lane named
+    - ``free``: the lane named has no replica any more
+    - ``hold``: holds were set or ended
+    - ``replicas``: a replica came, left, or was given up; its lanes are free
+    - ``memory``: the text remembered under the key named has changed
+    - ``answer``: Exchange's answer for a client that waits at another replica: id, then the reply
+    - ``again``: what was said meanwhile may have been missed: look at everything once
+    - ``lost``: the others have given this replica up: what it had in hand is theirs; see `Group.rejoin`
+    """
     text: str = ""
 
-
-HEARD: Mapping[str, str] = {
-    "mail": "new or changed mail in the lane named",
-    "free": "the lane named has no replica any more",
-    "hold": "holds were set or ended",
-    "replicas": "a replica came, left, or was given up; its lanes are free",
-    "memory": "the text remembered under the key named has changed",
-    "answer": "Exchange's answer for a client that waits at another replica: id, then the reply",
-    "again": "what was said meanwhile may have been missed: look at everything once",
-    "lost": "the others have given this replica up: what it had in hand is theirs; see `Group.rejoin`",
-}
-"""The kinds of news, and what each means."""
 
 Hear = Callable[[News], None]
 """Called in the event loop."""

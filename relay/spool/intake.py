@@ -160,13 +160,17 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
     connection.execute(INSERT_MESSAGES, (as_json(messages),))
     for some in _portions(rows):
         _insert_contents(connection, some)
-    people = [
+    connection.execute(INSERT_RECIPIENTS, (as_json(recipient_values(rows)),))
+    return [None] * len(rows)
+
+
+def recipient_values(rows: list[NewRow]) -> list[tuple[Any, ...]]:
+    """The columns of `INSERT_RECIPIENTS`."""
+    return [
         (row.number, n, one.address, one.notify, one.orcpt)
         for row in rows
         for n, one in enumerate(row.message.envelope.recipients)
     ]
-    connection.execute(INSERT_RECIPIENTS, (as_json(people),))
-    return [None] * len(rows)
 
 
 _PORTION = 4 * 1024 * 1024

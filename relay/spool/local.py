@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock, ClockOver, SystemClock
 from relay.errors import SpoolBusy
 from relay.message import Body, BytesBody, Recipient
 from relay.settings import SpoolSettings
@@ -40,26 +40,18 @@ _RENAMED = "local:renamed:"
 """Key, before an id, of the one that the message is forwarded under."""
 
 
-class SteadyClock:
+class SteadyClock(ClockOver):
     """A clock whose wall time never goes back, so that what is accepted later is never dated earlier."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._last = 0.0
+    _last = 0.0
 
     def not_before(self, moment: float) -> None:
         """What was dated so is in the spool already."""
         self._last = max(self._last, moment)
 
     def now(self) -> float:
-        self._last = max(self._last, self._clock.now())
+        self._last = max(self._last, super().now())
         return self._last
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
 
 
 @dataclass(slots=True)

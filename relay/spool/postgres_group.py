@@ -13,11 +13,12 @@ import os
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
 
 from relay import events
-from relay.clock import Clock, SystemClock
+from relay.background import Tasks
+from relay.clock import Clock, ClockOver, SystemClock
 from relay.errors import SpoolError, SpoolLost
 from relay.settings import SpoolSettings
 from relay.spool import holding, ids, postgres_member
@@ -45,21 +46,13 @@ _NOTIFY = (
 )
 
 
-class GroupClock:
+class GroupClock(ClockOver):
     """The server's clock, by this host's and the difference that the watch has measured."""
 
-    def __init__(self, base: Clock) -> None:
-        self._base = base
-        self.offset = 0.0
+    offset = 0.0
 
     def now(self) -> float:
-        return self._base.now() + self.offset
-
-    def monotonic(self) -> float:
-        return self._base.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await self._base.sleep(seconds)
+        return super().now() + self.offset
 
 
 class GroupSpool(SqliteSpool):
@@ -79,7 +72,7 @@ class GroupSpool(SqliteSpool):
         """Lanes that this replica works. None is lost without the membership, which each transaction makes sure of."""
         self._unsaid: dict[str, None] = {}
         self._saying: asyncio.Task[None] | None = None
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Tasks()
         self._giving_up: set[int] = set()
         self._up = asyncio.Event()
         self._told_off = False
@@ -126,7 +119,7 @@ class GroupSpool(SqliteSpool):
                 self._tell("replicas")
         self._member.fence = 0  # that its row is gone is no news to it
         self._mine.clear()
-        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._work.ended()
         await self._watch.stop()
 
     async def _as_member(self, change: Callable[[sqlite3.Connection], T]) -> T:
@@ -213,7 +206,7 @@ class GroupSpool(SqliteSpool):
             return
         self._unsaid[f"{self._member.fence} {kind} {text}".rstrip()] = None
         if self._saying is None or self._saying.done():
-            self._saying = self._start(self._say())
+            self._saying = self._work.spawn(self._say())
 
     async def _say(self) -> None:
         """One notification after the other; what gathers meanwhile goes with the next."""
@@ -221,12 +214,6 @@ class GroupSpool(SqliteSpool):
             said, self._unsaid = as_json(list(self._unsaid)), {}
             with contextlib.suppress(SpoolError):  # the others look by themselves from time to time
                 await self._read(lambda c, said=said: c.execute(_NOTIFY, (said,)).close())  # type: ignore[misc]
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        return task
 
     def _wake(self, *lanes: str) -> None:
         super()._wake(*lanes)
@@ -252,7 +239,7 @@ class GroupSpool(SqliteSpool):
 
     def _missed(self, missing: Missing) -> None:
         if missing.fence not in self._giving_up:
-            self._start(self._give_up_quietly(missing))
+            self._work.spawn(self._give_up_quietly(missing))
 
     async def _give_up_quietly(self, missing: Missing) -> None:
         self._giving_up.add(missing.fence)

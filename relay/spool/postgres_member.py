@@ -149,14 +149,6 @@ def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
     return row is not None and row[0] == fence
 
 
-def works(connection: sqlite3.Connection, lane: str, fence: int) -> bool:
-    """Whether it has the lane."""
-    row = connection.execute(
-        "SELECT 1 FROM lease WHERE kind = 'lane' AND name = ? AND replica = ?", (lane, fence)
-    ).fetchone()
-    return row is not None
-
-
 # coming and going
 
 

@@ -13,7 +13,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from relay.errors import SpoolError
-from relay.spool.intake import INSERT_MESSAGES, INSERT_RECIPIENTS, NewRow, find_lane, message_values
+from relay.spool.intake import (
+    INSERT_MESSAGES,
+    INSERT_RECIPIENTS,
+    NewRow,
+    find_lane,
+    message_values,
+    recipient_values,
+)
 from relay.spool.records import as_json
 
 BODY_IN_ROW = 128 * 1024
@@ -36,12 +43,7 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
         "INSERT INTO content (message, size, header, body, body_size) VALUES (?,?,?,?,?)",
         [(row.number, row.size, row.message.header, row.body, row.body_size) for row in rows],
     )
-    people = [
-        (row.number, n, one.address, one.notify, one.orcpt)
-        for row in rows
-        for n, one in enumerate(row.message.envelope.recipients)
-    ]
-    connection.execute(INSERT_RECIPIENTS, (as_json(people),))
+    connection.execute(INSERT_RECIPIENTS, (as_json(recipient_values(rows)),))
     return [None] * len(rows)
 
 

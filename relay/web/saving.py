@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 from relay import events
+from relay.background import Tasks
 from relay.check.contract import Status, Step
 from relay.config.faults import ConfigError
 from relay.errors import RelayError
@@ -61,7 +61,7 @@ class Savings:
         self._desk = desk
         self.config = ConfigFile(desk)
         self._all: OrderedDict[str, Saving] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def find(self, saving_id: str) -> Saving | None:
         """One of them by its id."""
@@ -84,9 +84,7 @@ class Savings:
         self._all[saving.id] = saving
         while len(self._all) > MOST:
             self._all.popitem(last=False)
-        task = asyncio.create_task(self._run(saving), name="save settings")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._run(saving))
         return saving
 
     async def insist(self, saving: Saving) -> None:
@@ -100,9 +98,8 @@ class Savings:
 
     async def stop(self) -> None:
         """End what is under way; nothing is half stored by that."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.cancel()
+        await self._tasks.ended()
 
     async def _run(self, saving: Saving) -> None:
         try:

@@ -12,10 +12,10 @@ import contextlib
 import itertools
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from relay import events
 from relay.accept.listener import ListenerServer
+from relay.background import Tasks
 from relay.settings import Settings
 from relay.workers.brief import Brief, without_secrets
 from relay.workers.deputy import Deputy, Desk
@@ -63,7 +63,7 @@ class Acceptance:
         self._stopping = False
         self._changing = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @property
     def on_duty(self) -> Deputy | None:
@@ -77,21 +77,19 @@ class Acceptance:
 
     def start(self) -> None:
         """Watch the load from now on."""
-        if self._wanted() != 0 and self._watch is None:
+        if self._wanted() != "never" and self._watch is None:
             self._watch = asyncio.ensure_future(self._watch_load())
 
-    def _wanted(self) -> int | None:
-        """0: never; 1: always; None: when it pays."""
+    def _wanted(self) -> str:
+        """``never``, ``always``, or ``auto``: when it pays, as it never does on one processor."""
         wanted = self._settings.workers
-        if wanted == "auto":
-            return None if cores() > 1 else 0
-        return 1 if wanted == "always" else 0
+        return "never" if wanted == "auto" and cores() <= 1 else wanted
 
     async def update(self, settings: Settings) -> None:
         """A reload: new connections follow the new settings."""
         self._settings = settings
         await self.renew()
-        if self._wanted() == 0 and self._watch is not None:
+        if self._wanted() == "never" and self._watch is not None:
             self._watch.cancel()
             self._watch = None
         self.start()
@@ -122,11 +120,11 @@ class Acceptance:
         while True:
             if self._on_duty is not None:
                 await self._until_quiet(self._on_duty)
-            if self._wanted() != 1:
-                looks = await self._look(looks) if looks or await self._somebody_came() else 0
-            else:
+            if self._wanted() == "always":
                 await asyncio.sleep(LOOK)
-            if looks >= LOOKS or self._wanted() == 1:
+            else:
+                looks = await self._look(looks) if looks or await self._somebody_came() else 0
+            if looks >= LOOKS or self._wanted() == "always":
                 looks = 0
                 await self._try_to_begin()
 
@@ -159,9 +157,8 @@ class Acceptance:
         while deputy is self._on_duty:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(deputy.retired.wait(), CHECK)
-                await asyncio.sleep(
-                    LOOK
-                )  # its process is being reaped; from Python 3.12 on, the wait alone never yields
+                # its process is being reaped; from Python 3.12 on, the wait alone never yields
+                await asyncio.sleep(LOOK)
                 continue
             silent, heard = silent + 1 if deputy.heard == heard else 0, deputy.heard
             if silent >= SILENT:
@@ -169,7 +166,7 @@ class Acceptance:
             share = busy.since() + (deputy.busy - used) / CHECK
             used = deputy.busy
             quiet = quiet + CHECK if share < QUIET else 0.0
-            if quiet >= QUIET_TIME and self._wanted() != 1:
+            if quiet >= QUIET_TIME and self._wanted() != "always":
                 await self.renew()
 
     # the helpers
@@ -195,7 +192,7 @@ class Acceptance:
         deputy = Deputy(self._desk, servers, next(self._nodes))
         await deputy.start(lambda sockets: self._brief(deputy.node, sockets))
         self._all.add(deputy)
-        self._spawn(self._see_end(deputy))
+        self._tasks.spawn(self._see_end(deputy))
         waits = [asyncio.ensure_future(one.wait()) for one in (deputy.ready, deputy.ended)]
         await asyncio.wait(waits, timeout=START_TIME, return_when=asyncio.FIRST_COMPLETED)
         for one in waits:
@@ -206,10 +203,7 @@ class Acceptance:
         await self._hand_over(deputy, servers)
 
     async def _hand_over(self, deputy: Deputy, servers: Mapping[str, ListenerServer]) -> None:
-        for one in servers.values():
-            one.pause()
-        for _ in range(2):
-            await asyncio.sleep(0)  # connections that were accepted a moment ago are counted now
+        await ListenerServer.pause_all(servers.values())
         if deputy.ended.is_set():  # just now
             await self._resume()
             return
@@ -261,8 +255,3 @@ class Acceptance:
             remedy="The daemon accepts by itself meanwhile, and clients that were cut off try again; `workers: never`"
             " goes without helpers for good.",
         )  # fmt: skip
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -22,6 +22,7 @@ from relay import events
 from relay.accept.auth import Verdict
 from relay.accept.intake import Intake
 from relay.accept.listener import ListenerServer
+from relay.background import Tasks
 from relay.clock import SystemClock
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 from relay.rewrite.contract import Route
@@ -97,17 +98,17 @@ class Acceptor:
         self._servers: dict[str, ListenerServer] = {}
         self._spool: OutpostSpool | None = None
         self._told: dict[str, tuple[int, int]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._over = asyncio.Event()
-        self._words: dict[str, Callable[..., None]] = {
+        self._words: dict[str, Callable[..., object]] = {
             "brief": self._brief,
             "go": self._go,
             "answer": self._owner.answer,
             "room": self._has_room,
             "free": lambda bind, address: self._servers[bind].roster.gate.leave(address),
-            "retire": lambda: self._spawn(self._retire()),
-            "dismiss": lambda bind, seconds: self._spawn(self._servers[bind].drain(seconds)),
-            "drain": lambda seconds: self._spawn(self._drain(seconds)),
+            "retire": lambda: self._tasks.spawn(self._retire()),
+            "dismiss": lambda bind, seconds: self._tasks.spawn(self._servers[bind].drain(seconds)),
+            "drain": lambda seconds: self._tasks.spawn(self._drain(seconds)),
         }
 
     async def run(self, end: socket.socket) -> None:
@@ -130,11 +131,6 @@ class Acceptor:
     async def _room(self) -> None:
         assert self._channel is not None
         await self._channel.room()
-
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # what the daemon says
 
@@ -172,8 +168,8 @@ class Acceptor:
             gate.add(connections)
             gate.recall(stamps)
             gate.on_message = lambda address, bind=bind: self._send("message", bind, address)
-            self._spawn(self._servers[bind].start())
-        self._spawn(self._report_often())
+            self._tasks.spawn(self._servers[bind].start())
+        self._tasks.spawn(self._report_often())
 
     def _has_room(self, octets: int) -> None:
         assert self._spool is not None
@@ -181,10 +177,7 @@ class Acceptor:
 
     async def _retire(self) -> None:
         """The duty ends: nobody new; those who are connected finish at their leisure."""
-        for server in self._servers.values():
-            server.pause()
-        for _ in range(2):
-            await asyncio.sleep(0)  # connections that were accepted a moment ago are counted now
+        await ListenerServer.pause_all(self._servers.values())
         mine: dict[str, dict[str, int]] = {}
         for bind, server in self._servers.items():
             gate = server.roster.gate

@@ -21,6 +21,7 @@ from relay import events
 from relay.accept.auth import LoginJudge
 from relay.accept.intake import announce
 from relay.accept.listener import ListenerServer
+from relay.background import Tasks
 from relay.errors import SpoolBusy, SpoolError, SpoolFull
 from relay.spool import ids
 from relay.spool.intake import NewRow
@@ -82,13 +83,13 @@ class Deputy:
         """Connections it still has after its duty, by listener and client: they are in the daemon's counts."""
         self._arriving = 0
         self._room_said = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._words: dict[str, Callable[..., None]] = {
+        self._tasks = Tasks()
+        self._words: dict[str, Callable[..., object]] = {
             "ready": self.ready.set,
             "unfit": self._unfit,
             "store": self._store,
-            "room": lambda number, size: self._spawn(self._has_room(number, size)),
-            "login": lambda number, *login: self._spawn(self._judge(number, *login)),
+            "room": lambda number, size: self._tasks.spawn(self._has_room(number, size)),
+            "login": lambda number, *login: self._tasks.spawn(self._judge(number, *login)),
             "arriving": self._counts_arriving,
             "event": events.repeat,
             "took": events.took,
@@ -188,11 +189,6 @@ class Deputy:
         if self._channel is not None:
             self._channel.send(*frame)
 
-    def _spawn(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _take(self, frame: Frame) -> None:
         self.heard += 1
         self._words[frame[0]](*frame[1:])
@@ -208,7 +204,7 @@ class Deputy:
             self._channel.close()
 
     def _lost(self) -> None:
-        self._spawn(self._bury())
+        self._tasks.spawn(self._bury())
 
     async def _bury(self) -> None:
         """Its clients are gone with it, and what they had not finished."""
