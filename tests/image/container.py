@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.fakes.jsonlines import whole_lines
 from tests.image.stage import Stage
 
 WAIT = 60.0
@@ -118,8 +119,7 @@ class Container:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of that name in the log so far."""
-        lines = [json.loads(one) for one in self.log.read_text().splitlines() if one.startswith("{")]
-        return [one for one in lines if one.get("event") == name]
+        return [one for one in whole_lines(self.log) if one.get("event") == name]
 
     def wait_for(self, name: str) -> None:
         """Wait until the log has such an event."""

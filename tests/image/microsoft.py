@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.jsonlines import whole_lines
 from tests.image.container import until
 from tests.image.stage import OUTSIDE, Stage
 
@@ -25,7 +26,7 @@ class Microsoft:
     def mail(self) -> list[dict[str, Any]]:
         """What was taken so far, oldest first."""
         index = self._folder / "index.jsonl"
-        return [json.loads(one) for one in index.read_text().splitlines()] if index.exists() else []
+        return whole_lines(index) if index.exists() else []
 
     def arrived(self, count: int) -> tuple[dict[str, Any], bytes]:
         """The newest of exactly so many messages, and its octets."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.jsonlines import whole_lines
 from tests.fakes.tied import tied
 
 PYTHON = [sys.executable, "-m", "relay"]
@@ -179,8 +180,7 @@ class Relay:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log's lines of one event."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["event"] == name]
+        return [line for line in whole_lines(self.log) if line["event"] == name]
 
     def resident_peak(self) -> int:
         """Peak resident memory in kB, as the kernel counts it."""
