@@ -70,7 +70,10 @@ def accept(folder: Path, simulator: dict[str, Any], messages: int, runs: int) ->
             relay.stop()
 
     what = "accept, 10 kB, 20 clients, a connection each"
-    deferring, holding = postfix("deferring", {}), postfix("holding", {"smtpd_client_restrictions": "static:hold"})
+    deferring, holding = (
+        postfix("deferring", {}),
+        postfix("holding", {"smtpd_client_restrictions": "static:hold"}),
+    )
     mine, held, deferred = [], [], []
     for run in range(runs):
         held.append(holding(run))
