@@ -12,7 +12,7 @@ from relay.errors import SpoolLost
 from relay.message import Result
 from relay.spool.contract import Settlement
 from relay.spool.delivery import begin, conclude, count_at_the_end, recipient_changes, states_of, trace_of
-from relay.spool.records import ACTIVE, as_json, columns, event_row
+from relay.spool.records import ACTIVE, LOCK, as_json, columns, event_row, rows_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,11 @@ class Ending:
     done: Settlement
 
 
-_BEGIN = (
-    "UPDATE message SET begun = ? WHERE id IN (SELECT value FROM json_each(?)) AND state = 1 AND begun IS NULL"
-    " RETURNING id, lane"
+_CLAIMED = (
+    "SELECT id, lane FROM message WHERE id IN (SELECT value FROM json_each(?)) AND state = 1 AND begun IS NULL"
+    f"{LOCK}"
 )
+_BEGIN = "UPDATE message SET begun = ? WHERE id IN (SELECT value FROM json_each(?))"
 _USE = (
     "INSERT INTO usage VALUES (?,?,?,?,?) ON CONFLICT (lane, span, at) DO UPDATE"
     " SET messages = messages + excluded.messages, recipients = recipients + excluded.recipients"
@@ -46,8 +47,9 @@ _USE = (
 def begin_all(connection: sqlite3.Connection, attempts: list[Beginning]) -> list[None]:
     """Mark attempts and count them in their lanes' usage. Raises SpoolLost when one of the messages is not claimed."""
     latest = max(one.now_ms for one in attempts)
-    rows = connection.execute(_BEGIN, (latest, as_json([one.number for one in attempts]))).fetchall()
+    rows = rows_of(connection, _CLAIMED, (as_json([one.number for one in attempts]),), 2)
     lanes: dict[int, int] = dict(rows)
+    connection.execute(_BEGIN, (latest, as_json(list(lanes))))
     second = latest // 1000
     used: dict[tuple[int, int, int], tuple[int, int]] = {}
     for one in attempts:
@@ -100,7 +102,7 @@ def settle_plain(connection: sqlite3.Connection, endings: list[Ending]) -> list[
     Raises SpoolLost when one of the messages is not claimed.
     """
     numbers = as_json([one.number for one in endings])
-    found = {row[0]: row for row in connection.execute(FIND, (numbers,))}
+    found = {row[0]: row for row in rows_of(connection, FIND, (numbers,), 6)}
     for one in endings:
         row = found.get(one.number)
         if row is None or row[1] != ACTIVE:
