@@ -117,7 +117,7 @@ class Carrier:
                     return
                 if leave is None:
                     lane.wake.set()
-                    await lane.wait_for_mail(_IDLE_CHECK)
+                    self._adopt(await lane.wait_for_mail(_IDLE_CHECK))
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
@@ -161,7 +161,9 @@ class Carrier:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
         lane, ready = self._lane, self._lane.ready
         together = _AHEAD * lane.connected
-        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying), room)
+        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying))
+        if not lane.spare:  # else that one takes over at the end of this one's batch
+            share = min(share, room)
         while ready and len(self._ahead) < share and lane.begun_ahead < together:
             if any(claim.direct for _, claim in islice(ready, WINDOW)):
                 return  # its client may leave, or lose patience, until a connection really has it
@@ -174,10 +176,21 @@ class Carrier:
             lane.begun_ahead += 1
             self._ahead.append(leave)
 
+    def _adopt(self, leaves: list[Leave]) -> None:
+        """Go on with what another connection took ahead before its batch was full."""
+        for leave in leaves:
+            self._mine.update(pairs(leave.claim))
+        self._ahead.extend(leaves)
+
+    def _may_hand_on(self) -> bool:
+        lane, scheduler = self._lane, self._scheduler
+        paused = lane.limiter.paused_until > scheduler.clock.now()
+        return not (scheduler.stopping or lane.leaving or paused or lane.the_hold() is not None)
+
     async def _give_back(self) -> None:
-        """What was taken ahead and will not go over this connection was never begun after all."""
+        """What was taken ahead goes over another connection now, or was never begun after all."""
         ahead, self._ahead = list(self._ahead), deque()
-        if not ahead:
+        if not ahead or (self._may_hand_on() and self._lane.hand_on(ahead)):
             return
         self._lane.begun_ahead -= len(ahead)
         for leave in ahead:
