@@ -19,7 +19,7 @@ from relay.clock import Clock, SystemClock
 from relay.errors import SpoolError
 from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
-from relay.spool import delivery, holding, ids, operators, search, upkeep
+from relay.spool import delivery, holding, ids, moving, operators, recovery, search, upkeep
 from relay.spool.bodies import BodyFiles, FileBody
 from relay.spool.contract import (
     Changed,
@@ -239,7 +239,7 @@ class SqliteSpool(Alone):
 
     async def recover(self) -> Recovered:
         now, hold = ms(self.now()), self._settings.on_uncertain == "hold"
-        return await self._writer.run(lambda c: delivery.recover(c, now, hold_uncertain=hold))
+        return await self._writer.run(lambda c: recovery.recover(c, now, hold_uncertain=hold))
 
     async def lanes(self) -> list[LaneSummary]:
         return await self._read(lambda c: summaries(c, None))
@@ -258,7 +258,7 @@ class SqliteSpool(Alone):
         return claims
 
     async def unclaim(self, ids_: Sequence[str]) -> None:
-        numbers = [_number(text) for text in ids_]
+        numbers = [ids.number_of(text) for text in ids_]
         for text in ids_:
             self._prefetched.pop(text, None)
         await self._writer.run(lambda c: delivery.unclaim(c, numbers))
@@ -266,7 +266,7 @@ class SqliteSpool(Alone):
     async def begin(
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
-        number, done = _number(claim_id), dict(sent or {})
+        number, done = ids.number_of(claim_id), dict(sent or {})
         if done:
             await self._writer.run(lambda c: delivery.begin(c, number, ms(now), recipients, done))
         else:
@@ -276,7 +276,7 @@ class SqliteSpool(Alone):
         if not is_plain(settlement):
             await self._write_down(delivery.settle, settlement, now)
             return
-        number = _number(settlement.id)
+        number = ids.number_of(settlement.id)
         self._prefetched.pop(settlement.id, None)
         filed, octets = await self._writer.run_one_of(settle_plain, Ending(number, ms(now), settlement))
         self._stored -= octets
@@ -288,7 +288,7 @@ class SqliteSpool(Alone):
         return await self._write_down(delivery.decide, settlement, now) is not None
 
     async def _write_down(self, write: WriteDown, settlement: Settlement, now: float) -> bool | None:
-        number = _number(settlement.id)
+        number = ids.number_of(settlement.id)
         rows = [
             NewRow(self._ids.next(self.now()), self.now(), mail.message, mail.body, len(mail.body))
             for mail in settlement.notices
@@ -311,7 +311,7 @@ class SqliteSpool(Alone):
     async def overdue(
         self, before: float, *, unnoticed: bool, after: tuple[float, str] | None = None, limit: int = 100
     ) -> list[Claim]:
-        start = (ms(after[0]), _number(after[1])) if after else (0, 0)
+        start = (ms(after[0]), ids.number_of(after[1])) if after else (0, 0)
         now = ms(self.now())
         return await self._read(
             lambda c: delivery.overdue(c, ms(before), start, limit, now, unnoticed=unnoticed)
@@ -321,7 +321,7 @@ class SqliteSpool(Alone):
         ready = self._prefetched.pop(message_id, None)
         if ready is not None:
             return ready
-        number = _number(message_id)
+        number = ids.number_of(message_id)
         row = await self._read(
             lambda c: c.execute(
                 "SELECT header, body, body_size FROM content WHERE message = ?", (number,)
@@ -345,7 +345,7 @@ class SqliteSpool(Alone):
 
     async def reassign(self, lane: str, to: str, limit: int) -> int:
         now = ms(self.now())
-        moved = await self._writer.run(lambda c: delivery.reassign(c, lane, to, limit, now))
+        moved = await self._writer.run(lambda c: moving.reassign(c, lane, to, limit, now))
         if moved:
             self._wake(to)
         return moved
@@ -456,7 +456,7 @@ class SqliteSpool(Alone):
             numbers = [number for number, state in rows if state != 1]
             claims = await self._read(lambda c, n=numbers: delivery.load_claims(c, n, ms(now)))  # type: ignore[misc]
             moves = [(claim, lane) for claim in claims if (lane := choose(claim)) not in (None, claim.lane)]
-            moved += await self._writer.run(lambda c, m=moves: _move_all(c, m, ms(now)))  # type: ignore[misc]
+            moved += await self._writer.run(lambda c, m=moves: moving.move_all(c, m, ms(now)))  # type: ignore[misc]
             self._wake(*{lane for _, lane in moves if lane is not None})
         return moved
 
@@ -554,23 +554,5 @@ def _revise(
     return result
 
 
-def _number(text: str) -> int:
-    number = ids.read(text)
-    if number is None:
-        raise SpoolError(f"{text!r} is no message id")
-    return number
-
-
 def _names_lane(wanted: str, name: str) -> bool:
     return wanted == name or name.rpartition("/")[2] == wanted.lower()
-
-
-def _move_all(connection: sqlite3.Connection, moves: list[tuple[Claim, str | None]], now_ms: int) -> int:
-    moved = 0
-    for claim, lane in moves:
-        number = _number(claim.id)
-        row = connection.execute(f"SELECT state FROM message WHERE id = ?{LOCK}", (number,)).fetchone()
-        if lane is not None and row is not None and row[0] in (0, 2, 3):
-            delivery.move(connection, number, lane, now_ms)
-            moved += 1
-    return moved
