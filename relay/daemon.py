@@ -317,10 +317,11 @@ class Daemon:
         )
 
     def _acceptance(self) -> Acceptance | None:
-        """Helper processes that accept mail; None where the spool takes mail from this process alone."""
+        """Helper processes that accept mail; None where the spool takes mail from this process alone.
+
+        On a database server another replica is the way to more.
+        """
         if not isinstance(self.spool, SqliteSpool) or not hasattr(os, "sched_getaffinity"):
-            return None
-        if self.spool.shared:  # on a server: another replica is the way to more
             return None
         desk = Desk(self.spool, lambda: self._logins, self.router.member)
         return Acceptance(desk, self.listeners, self.hostname, self.settings)

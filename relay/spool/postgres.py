@@ -57,7 +57,7 @@ from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.reading import prefetch, stored_bytes
 from relay.spool.records import COUNTS, ms
-from relay.spool.sqlite import WriteDown
+from relay.spool.relational import WriteDown
 from relay.spool.states import State
 from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 
@@ -86,7 +86,7 @@ class PostgresSpool(GroupSpool):
     """See `relay.spool.contract.Spool`."""
 
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
-        super().__init__(settings, dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
+        super().__init__(settings, clock)
         self._owner = False
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
@@ -195,7 +195,7 @@ class PostgresSpool(GroupSpool):
 
     # accepting
 
-    def draft(self) -> PostgresDraft:  # type: ignore[override]
+    def draft(self) -> PostgresDraft:
         return self.draft_as(self._ids.next(self.now()))
 
     def draft_as(self, number: int) -> PostgresDraft:
