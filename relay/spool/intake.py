@@ -223,7 +223,7 @@ def _portions(rows: list[NewRow]) -> Iterator[list[NewRow]]:
 
 
 def _contents(rows: list[NewRow]) -> tuple[str, bytes]:
-    """The values of `_INSERT_CONTENTS`. ``substr`` counts from 1; a body that is a file is NULL, as is the part cut out at NULL."""
+    """The values of `_INSERT_CONTENTS`. ``substr`` counts from 1; what is cut out at NULL is NULL: a body in a file."""
     cuts: list[tuple[int | None, ...]] = []
     pieces: list[bytes] = []
     at = 1

@@ -60,15 +60,15 @@ def as_json(value: Any) -> str:
 
 def rows_of(
     connection: sqlite3.Connection, statement: str, values: tuple[Any, ...], width: int
-) -> Sequence[Sequence[Any]]:
+) -> list[tuple[Any, ...]]:
     """All rows of a SELECT of numbers and texts in ``width`` columns, in no order that could be relied on.
 
     From SQLite they come as one JSON value: each row by itself would give up Python's lock, and have to win it back.
     """
     if not isinstance(connection, sqlite3.Connection):
         return connection.execute(statement, values).fetchall()
-    rows: list[list[Any]] = json.loads(connection.execute(_gathered(statement, width), values).fetchone()[0])
-    return rows
+    found = connection.execute(_gathered(statement, width), values).fetchone()[0]
+    return [tuple(row) for row in json.loads(found)]
 
 
 @functools.lru_cache(maxsize=64)
