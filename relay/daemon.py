@@ -32,7 +32,6 @@ from relay.pages import Pages
 from relay.reload import Load, Reload
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.spool.sqlite import SqliteSpool
@@ -189,7 +188,7 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        away = not self.spool.reached
         if not away:
             await self._recover()
             await self.courier.recall()
@@ -233,7 +232,6 @@ class Daemon:
 
         It may go away again: each step is tried until it is done, and done once.
         """
-        assert isinstance(self.spool, BufferedSpool)
         steps: list[Callable[[], Awaitable[None]]] = [
             self.spool.reach, self._recover, self.courier.recall, self.sort_out, self.scheduler.start, self._drop_unused,
         ]  # fmt: skip

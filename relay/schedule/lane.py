@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from relay.message import Outcome, Trouble
 from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
+from relay.schedule.pace import Pace
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
 
@@ -24,8 +24,6 @@ _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
 _AHEAD = 0.2
 """Seconds of work claimed ahead: many times what a claim takes, and no wait that a person notices."""
-_LOOK = 0.1
-"""Seconds over which the pace is taken."""
 WINDOW = 32
 """Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
@@ -58,28 +56,6 @@ class UpstreamState:
     """A throttling reply about the whole tenant, in force until ``slowed_until``."""
     slowed_until: float = 0.0
     lanes: set[str] = field(default_factory=set)
-
-
-class Pace:
-    """How fast messages go just now, by the last tenth of a second in which some did."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._since = time.monotonic()
-        self._rate = 0.0
-
-    def one(self) -> None:
-        """One more has gone."""
-        self._count += 1
-
-    def now(self) -> float:
-        """Messages a second."""
-        elapsed = time.monotonic() - self._since
-        if elapsed >= _LOOK:
-            self._rate = self._count / elapsed
-            self._since += elapsed
-            self._count = 0
-        return self._rate
 
 
 @dataclass(eq=False, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -186,7 +187,6 @@ async def test_a_disk_that_fills_is_reported_as_full_and_recovers(make):
 
 
 async def test_a_limit_of_file_sizes_or_a_quota_is_no_room_and_recovers(make):
-    resource = pytest.importorskip("resource")
     spool = await make()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
