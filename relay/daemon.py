@@ -180,6 +180,8 @@ class Daemon:
         self._logins = Judge(Authenticator(()), self._guessing, self.clock)
         self.acceptance = self._acceptance()
         self._up = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._reload_waits = False
         self._duties = Duties(self)
         self._tasks = Tasks()
 
@@ -356,8 +358,10 @@ class Daemon:
     # reload
 
     def reload_soon(self) -> None:
-        """SIGHUP."""
-        self._tasks.spawn(self._reload_and_tell())
+        """SIGHUP. One that waits for its turn reads the files as they are then, for all that come meanwhile."""
+        if not self._reload_waits:
+            self._reload_waits = True
+            self._tasks.spawn(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
         await self._up.wait()
@@ -374,11 +378,13 @@ class Daemon:
 
         Raises ConfigError, OSError (a listener), or SpoolError (then it is in force, but not all waiting mail was told).
         """
-        supervisor.reloading()
-        try:
-            await self._reload()
-        finally:
-            supervisor.ready("listening on " + ", ".join(self.listeners))
+        async with self._reloading:  # two at once could bind the same port, or end with the older settings
+            self._reload_waits = False
+            supervisor.reloading()
+            try:
+                await self._reload()
+            finally:
+                supervisor.ready("listening on " + ", ".join(self.listeners))
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
