@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,7 +94,7 @@ class Deputy:
             "ready": self.ready.set,
             "unfit": self._unfit,
             "store": self._store,
-            "room": lambda number, size: self._answer_later(number, self._desk.spool.has_room(size)),
+            "room": lambda number, size: self._answer_later(number, self._has_room(size)),
             "login": lambda number, *login: self._answer_later(number, self._judge(*login)),
             "arriving": self._counts_arriving,
             "event": events.repeat,
@@ -328,15 +328,18 @@ class Deputy:
         kind = "full" if isinstance(error, SpoolFull) else "busy" if isinstance(error, SpoolBusy) else ""
         self._say("answer", number, None, (kind, str(error), error.remedy))
 
-    def _answer_later(self, number: int, work: Awaitable[object]) -> None:
+    def _answer_later(self, number: int, work: Coroutine[Any, Any, object]) -> None:
         self._tasks.spawn(self._answer(number, work))
 
-    async def _answer(self, number: int, work: Awaitable[object]) -> None:
+    async def _answer(self, number: int, work: Coroutine[Any, Any, object]) -> None:
         """Every question has an answer, whatever becomes of it: a client waits for it."""
         try:
             self._say("answer", number, await work)
         except Exception as error:
             self._refuse(number, error)
+
+    async def _has_room(self, size: int) -> bool:
+        return await self._desk.spool.has_room(size)
 
     async def _judge(self, address: str, user: str, password: str, identity: str) -> tuple[bool, bool, float]:
         verdict = await self._desk.logins().judge(address, user, password, identity)
