@@ -37,7 +37,7 @@ CHECK = 5.0
 """Seconds over which the quiet is measured."""
 QUIET_TIME = 60.0
 """Seconds of quiet after which it is ended."""
-SILENT = 4
+SILENT = 3
 """Checks in a row without a word from a helper, which reports twice a second, after which it counts as stuck. Checks, not
 seconds: after a machine was suspended, the daemon may look before the helper has had its turn."""
 START_TIME = 30.0

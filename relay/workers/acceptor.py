@@ -261,12 +261,16 @@ class Acceptor:
             assert self._channel is not None
             self._channel.loop.call_soon_threadsafe(self._tell, level, event, dict(fields))
             return
-        assert self._channel is not None
-        if self._channel.waiting > MOST_WAITING and level in ("debug", "info"):
+        if level in ("debug", "info") and not self._keeps_up():
             self._untold[event] += 1
             return
         self._report()
         self._send("event", level, event, {key: _plain(value) for key, value in fields.items()})
+
+    def _keeps_up(self) -> bool:
+        """Whether the daemon takes what it is told."""
+        assert self._channel is not None
+        return self._channel.waiting <= MOST_WAITING
 
     def _took(self, what: str, seconds: float) -> None:
         self._send("took", what, seconds)
@@ -282,7 +286,7 @@ class Acceptor:
     async def _report_often(self) -> None:
         while True:
             self._report()
-            if self._untold:
+            if self._untold and self._keeps_up():
                 untold, self._untold = self._untold, Counter()
                 self._send("untold", dict(untold))
             self._send("busy", time.process_time())
