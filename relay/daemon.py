@@ -360,7 +360,8 @@ class Daemon:
 
     def reload_soon(self) -> None:
         """SIGHUP."""
-        self._tasks.spawn(self._reload_when_up())
+        if self._reload.asked():
+            self._tasks.spawn(self._reload_when_up())
 
     async def _reload_when_up(self) -> None:
         await self._up.wait()
