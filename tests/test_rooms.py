@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"*"},
     "supervisor": set(),
     "winservice": {"config", "daemon"},
+    "winhost": {"winservice"},
     "logs": set(),
     "memory": {"logs"},
     "metrics": {"spool.contract"},
