@@ -34,8 +34,8 @@ def status(config: ConfigPath = None, as_json: AsJson = False) -> None:
     except ControlError as error:
         from relay.status import offline
 
-        say(f"relay: {error}; this is what the spool says")
         shape = asyncio.run(offline(settings))
+        say(f"relay: {error}; this is what the spool says")
     if as_json:
         emit_json(shape)
     else:

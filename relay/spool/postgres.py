@@ -13,13 +13,13 @@ import dataclasses
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from relay import events
 from relay.clock import Clock
+from relay.dburl import shown_url
 from relay.errors import SpoolBusy, SpoolError
 from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
@@ -40,8 +40,9 @@ from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
 from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
+from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
-from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
+from relay.spool.postgres_link import Row, Statements, arguments, prepare
 from relay.spool.postgres_member import debts_of
 from relay.spool.postgres_place import take_place
 from relay.spool.postgres_rows import (
@@ -71,15 +72,6 @@ _LOOK_EVERY = 1.0
 """Seconds between looks whether the database answers: how soon listeners take mail again after it was away."""
 _ORPHAN_AGE = 86_400.0
 """Seconds after which a body whose message was never stored is forgotten: no client sends for so long."""
-
-
-def shown_url(url: str) -> str:
-    """The URL without a password in it."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, hosts = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{hosts}").geturl()
 
 
 class PostgresSpool(GroupSpool):
