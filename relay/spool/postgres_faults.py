@@ -116,6 +116,8 @@ def plain_error(error: BaseException) -> SpoolError:
 def _words(error: psycopg.Error) -> str:
     """What was said, on one line."""
     words = _HINTS.sub("", " ".join(str(error).split())).removeprefix("connection failed: ")
+    if "pipeline mode" in words:  # what psycopg says of one that broke while statements were under way
+        return "the connection broke"
     return words or type(error).__name__
 
 
