@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from relay.dburl import shown_url
 from relay.errors import ControlError, RelayError
 from relay.settings import Settings
 
@@ -49,7 +50,8 @@ def control_path(settings: Settings) -> Path:
 
 def _base(url: str) -> Path:
     """What the channels of one spool begin with, where they are not beside it."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    # without the password: others may see the names of files, and try passwords until the name fits
+    name = hashlib.sha256(shown_url(url).encode()).hexdigest()[:16]
     if not url.startswith("sqlite:") and os.access(_OWN_FOLDER, os.W_OK):
         return _OWN_FOLDER / name
     user = os.getuid() if hasattr(os, "getuid") else 0

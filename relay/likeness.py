@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from relay.settings import Settings
-from relay.spool.group import Replica
+from relay.spool.contract import Replica
 
 
 def digests(settings: Settings) -> dict[str, str]:

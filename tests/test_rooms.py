@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "answering": {"*"},
     "duties": {"*"},
+    "likeness": {"spool.contract"},
     "liverouter": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},

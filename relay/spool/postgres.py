@@ -45,7 +45,7 @@ from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
 from relay.spool.postgres_link import Row, Statements, arguments, prepare
 from relay.spool.postgres_member import debts_of
-from relay.spool.postgres_place import take_place
+from relay.spool.postgres_place import refuse_shared_sessions, take_place
 from relay.spool.postgres_rows import (
     CHUNK,
     ChunkBody,
@@ -155,6 +155,7 @@ class PostgresSpool(GroupSpool):
 
     def _greet(self, connection: psycopg.Connection[Row]) -> None:
         """The writer's new connection: schema up to date, no older release at work, and known to the group."""
+        refuse_shared_sessions(connection, self._settings.url)
         migrate(connection)
         if self._owner:
             take_place(connection)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -11,7 +16,8 @@ from relay.errors import SpoolError
 from relay.spool.postgres import PostgresSpool
 from relay.spool.postgres_faults import plain_error
 from tests.fakes.postgres import PostgresServer
-from tests.fakes.spool import spool_settings
+from tests.fakes.spool import accept, spool_settings
+from tests.fakes.tied import tied
 from tests.spool.postgres_kit import server
 
 __all__ = ["server"]
@@ -113,3 +119,41 @@ async def test_an_address_that_leads_nowhere_is_said_without_its_password(tmp_pa
 )
 def test_what_cannot_be_brought_about_here_has_its_remedy(words, remedy):
     assert remedy in plain_error(psycopg.OperationalError(f"connection failed: {words}")).remedy
+
+
+@pytest.fixture(params=["session", "transaction"])
+def pooler(request, strict: PostgresServer) -> Iterator[tuple[str, str]]:
+    """PgBouncer before the server, and its mode."""
+    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
+    folder = strict.folder / request.param
+    folder.mkdir()
+    folder.chmod(0o777)  # it does not run as root, as we may
+    config = folder / "pgbouncer.ini"
+    config.write_text(
+        f"[databases]\npostgres = user=relay host={strict.folder}\n[pgbouncer]\nauth_type = any\nlisten_port = 6432\n"
+        f"unix_socket_dir = {folder}\npool_mode = {request.param}\nlogfile = {folder}/log\n"
+        "ignore_startup_parameters = extra_float_digits\n"
+    )
+    user = "postgres" if os.geteuid() == 0 else None
+    process = subprocess.Popen(tied([program, str(config)], user=user), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (folder / ".s.PGSQL.6432").exists():
+        assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.02)
+    yield request.param, f"postgresql://relay@/postgres?host={folder}&port=6432"
+    process.kill()
+    process.wait(10)
+
+
+async def test_a_pooler_must_leave_each_its_own_session(tmp_path, pooler):
+    mode, url = pooler
+    if mode == "transaction":
+        assert "pool_mode = session" in (await fault(tmp_path, url)).remedy
+        return
+    spool = PostgresSpool(spool_settings(tmp_path, url=url))
+    await spool.open()
+    try:
+        await accept(spool)
+        assert (await spool.stats()).messages == 1
+    finally:
+        await spool.close()
