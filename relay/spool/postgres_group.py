@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar, cast
 
 from relay import events
@@ -79,6 +79,19 @@ class GroupSpool(RelationalSpool):
     async def recover(self) -> Recovered: ...
 
     # taking part
+
+    @property
+    def replica_name(self) -> str:  # type: ignore[override]
+        return self._member.name
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        self._member.config = as_json(dict(config))
+        if self._member.fence and not self._member.given_up:
+            self._work.spawn(self._tell_config())
+
+    async def _tell_config(self) -> None:
+        with contextlib.suppress(SpoolError):  # with the next connection then, see `_greet`
+            await self._as_member(self._member.tell_config)
 
     async def _take_part(self) -> None:
         """Stand in the group: to be seen, to hear, and not to leave what an earlier process of this host had."""
