@@ -91,6 +91,8 @@ class Lane:
         """Claimed, and to be given back to the spool as soon as it can be reached."""
         self.shelved: list[tuple[Claim, Hold]] = []
         """Claimed, and to be held for their sender as soon as the spool can be reached."""
+        self.reserved = 0
+        """Connections that may be open: so many are written down, for whoever takes the lane over."""
         self.limits_known = False
         """Whether the limiter knows what was used before this process."""
         self.refused: dict[str, str] = {}
@@ -104,6 +106,8 @@ class Lane:
         """Attempts written down whose turn on a connection is still to come."""
         self.leaving = False
         """It is given to another replica: nothing more is claimed, connections end after their message."""
+        self.retired = False
+        """The configuration does not use it any more: it is forgotten once it is idle."""
         self.may_have_work = True
         self.backlog = 0
         """Messages that wait in the spool, when the last look was asked for more than it took."""
@@ -136,7 +140,6 @@ class Lane:
     def kick(self) -> None:
         """There may be new work, or the reason to wait has gone."""
         self.retired = False
-        """The configuration does not use it any more: it is forgotten once it is idle."""
         self.may_have_work = True
         self.need = ONE  # what needed more may be gone
         self.wake.set()
