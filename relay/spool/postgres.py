@@ -45,6 +45,7 @@ from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
 from relay.spool.postgres_link import Row, Statements, arguments, prepare
 from relay.spool.postgres_member import debts_of
+from relay.spool.postgres_newest import NewestPrimary
 from relay.spool.postgres_place import refuse_shared_sessions, take_place
 from relay.spool.postgres_rows import (
     CHUNK,
@@ -81,7 +82,7 @@ class PostgresSpool(GroupSpool):
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
         super().__init__(settings, clock)
         self._owner = False
-        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._pool: ConnectionPool[NewestPrimary] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
         self._writer = self._database
         self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
@@ -102,6 +103,7 @@ class PostgresSpool(GroupSpool):
         name = f"relay {self._member.name} reading"
         self._pool = ConnectionPool(
             self._settings.url,
+            connection_class=NewestPrimary,
             kwargs=arguments(self._settings.url, name),
             configure=prepare,
             check=ConnectionPool.check_connection,
