@@ -25,6 +25,7 @@ from relay.errors import RelayError
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
+from relay.likeness import digests
 from relay.liverouter import LiveRouter
 from relay.memory import Memory
 from relay.ownmail import OwnMail, our_name
@@ -32,7 +33,6 @@ from relay.pages import Pages
 from relay.reload import Load, Reload
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.spool.sqlite import SqliteSpool
@@ -154,6 +154,7 @@ class Daemon:
         self.own = OwnMail(settings, self.hostname)
         self.router = LiveRouter(settings, self.own)
         self.spool = build_spool(settings)
+        self.spool.declare(digests(settings))
         self.clock = self.spool.clock
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
@@ -189,7 +190,7 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        away = not self.spool.reached
         if not away:
             await self._recover()
             await self.courier.recall()
@@ -211,7 +212,8 @@ class Daemon:
         self._tasks.spawn(self._keep_credentials())
         self._tasks.spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
-        events.notice(what="started", listening=binds, configuration=self.settings.source)
+        name = {"replica": self.spool.replica_name} if self.spool.shared else {}
+        events.notice(what="started", listening=binds, configuration=self.settings.source, **name)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
 
@@ -233,7 +235,6 @@ class Daemon:
 
         It may go away again: each step is tried until it is done, and done once.
         """
-        assert isinstance(self.spool, BufferedSpool)
         steps: list[Callable[[], Awaitable[None]]] = [
             self.spool.reach, self._recover, self.courier.recall, self.sort_out, self.scheduler.start, self._drop_unused,
         ]  # fmt: skip
@@ -362,7 +363,8 @@ class Daemon:
 
     def reload_soon(self) -> None:
         """SIGHUP."""
-        self._tasks.spawn(self._reload_when_up())
+        if self._reload.asked():
+            self._tasks.spawn(self._reload_when_up())
 
     async def _reload_when_up(self) -> None:
         await self._up.wait()

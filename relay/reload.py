@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from relay import events, logs, supervisor
 from relay.config.faults import ConfigError
 from relay.errors import RelayError
+from relay.likeness import digests
 from relay.rewrite.route import Router
 from relay.settings import Settings
 from relay.tokens.entra import EntraTokens
@@ -26,6 +27,14 @@ class Reload:
     def __init__(self, daemon: Daemon, load: Load) -> None:
         self._daemon = daemon
         self._load = load
+        self._one = asyncio.Lock()
+        """Two at once could bind the same port, or end with the older settings."""
+        self._waits = False
+
+    def asked(self) -> bool:
+        """Whether one must be started: one that waits for its turn reads the files as they are then, for all that come."""
+        waited, self._waits = self._waits, True
+        return not waited
 
     async def reload_and_tell(self) -> None:
         """`reload` when nobody waits to hear of its faults: the log and the service manager are told."""
@@ -39,11 +48,13 @@ class Reload:
 
     async def reload(self) -> None:
         """See `relay.daemon.Daemon.reload`."""
-        supervisor.reloading()
-        try:
-            await self._reload()
-        finally:
-            supervisor.ready("listening on " + ", ".join(self._daemon.listeners))
+        async with self._one:
+            self._waits = False
+            supervisor.reloading()
+            try:
+                await self._reload()
+            finally:
+                supervisor.ready("listening on " + ", ".join(self._daemon.listeners))
 
     async def _reload(self) -> None:
         settings = await asyncio.to_thread(self._load)
@@ -71,6 +82,7 @@ class Reload:
             await daemon.acceptance.update(settings)
         daemon.keeper.update(settings)
         daemon.alarms.update()
+        daemon.spool.declare(digests(settings))
         for bind in set(daemon.listeners) - {one.bind for one in settings.listeners}:
             daemon.dismiss(bind)
         await daemon.sort_out()

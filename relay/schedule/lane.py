@@ -85,6 +85,8 @@ class Lane:
     """Claimed, and to be given back to the spool as soon as it can be reached."""
     shelved: list[tuple[Claim, Hold]] = field(default_factory=list)
     """Claimed, and to be held for their sender as soon as the spool can be reached."""
+    reserved: int = 0
+    """Connections that may be open: so many are written down, for whoever takes the lane over."""
     limits_known: bool = False
     """Whether the limiter knows what was used before this process."""
     refused: dict[str, str] = field(default_factory=dict)

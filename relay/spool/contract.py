@@ -22,6 +22,7 @@ from relay.spool.group import News as News
 from relay.spool.group import Replica as Replica
 from relay.spool.group import Taken as Taken
 from relay.spool.group import Worker as Worker
+from relay.spool.host import Host
 from relay.spool.views import Changed as Changed
 from relay.spool.views import Filter as Filter
 from relay.spool.views import LocalMail as LocalMail
@@ -210,6 +211,8 @@ class Debt:
     """Wall seconds; afterwards its connections have ended for certain."""
     messages: int
     """Begun by it, and perhaps not complete yet."""
+    connections: int = 0
+    """Perhaps still open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +241,7 @@ Wake = Callable[[str], None]
 """Called in the event loop with the name of a lane that has new work."""
 
 
-class Spool(Group, Operators, Protocol):
+class Spool(Group, Host, Operators, Protocol):
     """Durable mail. All methods are coroutine-safe; errors are SpoolError and its subclasses."""
 
     standing_by: bool

@@ -30,6 +30,7 @@ from relay.spool.contract import (
     Wake,
 )
 from relay.spool.group import Alone
+from relay.spool.host import PROBE, NoLocal
 from relay.spool.reading import is_filed, sent_last_minute, stored_bytes, summaries, usage_of
 from relay.spool.records import ms
 from relay.spool.writer import Writer
@@ -39,7 +40,7 @@ WriteDown = Callable[[sqlite3.Connection, Settlement, int], bool | None]
 """Writes a settlement (or a decision) down, given the time in ms; whether the content went, None: nothing was done."""
 
 
-class RelationalSpool(Alone):
+class RelationalSpool(Alone, NoLocal):
     """The part of `relay.spool.contract.Spool` that is the same for both. Errors are SpoolError and its subclasses."""
 
     standing_by = False
@@ -92,6 +93,10 @@ class RelationalSpool(Alone):
     def reserve(self, size: int) -> None:
         """Count octets that are arriving and not yet stored."""
         self._arriving += size
+
+    async def probe(self) -> None:
+        """See `relay.spool.host.Host.probe`."""
+        await self.remember(PROBE, None)
 
     # delivering
 

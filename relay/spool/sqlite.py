@@ -191,6 +191,8 @@ class SqliteSpool(RelationalSpool):
         self.reserve(-reserved)
         if not done.cancelled() and done.exception() is None:
             self._stored += row.size
+            checked, free = self._free
+            self._free = checked, free - row.size  # what came since the last look at the disk
             self._grown(row.size)
             self._wake(row.message.lane)
 
