@@ -363,6 +363,8 @@ def _route_libraries(writer: Writer) -> None:
     root.addHandler(_Library(writer))
     root.setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    # of each connection that breaks, and of each one that is tried in vain: the spool says it once, and better
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     # aiosmtpd writes whatever a client sent, with client-made line breaks; our own events say it better
     mail = logging.getLogger("mail")
     mail.propagate = False

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
+_SHARED_IDLE_CHECK = 1.0
+"""The same where others may take the lane over: who is cut off from them lets its idle connections go soon."""
+_ASSURED_WITHIN = 2.0
+"""Seconds that the spool may take to say that this replica still takes part."""
 _AHEAD = 4
 """Attempts of a hurried lane written down before their turn, for each connection: a fsync takes about as long as so many.
 Connections that have nothing to carry (mail of one source keeps to one) lend theirs to the others."""
@@ -89,6 +93,9 @@ class Carrier:
         try:
             async with self._scheduler.dialling:
                 await place.enter_async_context(self._scheduler.connections.place())
+                if not await self._still_ours():
+                    lane.rest(Trouble(_NOT_SURE), self._scheduler.clock.now())
+                    return None
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
             await self._scheduler.verdicts.could_not_open(lane, trouble)
@@ -103,12 +110,25 @@ class Carrier:
             raise
         return connection
 
+    async def _still_ours(self) -> bool:
+        """Whether the lane is: a replica that stood still, or is cut off, may have been given up without knowing it yet."""
+        spool = self._scheduler.spool
+        try:
+            async with asyncio.timeout(_ASSURED_WITHIN):
+                await spool.assure()
+        except (SpoolError, TimeoutError):
+            return False
+        return not self._scheduler.lost
+
     async def _carry(self, connection: Connection) -> None:
         lane, task = self._lane, asyncio.current_task()
         assert task is not None
         lane.connected += 1
         try:
+            idle = _SHARED_IDLE_CHECK if self._scheduler.spool.shared else _IDLE_CHECK
             while connection.usable() and not self._scheduler.stopping and not lane.leaving:
+                if not self._scheduler.spool.sure and not await self._still_ours():
+                    return
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
                 leave = None if paused or (held and not self._probe) else self._take()
@@ -116,7 +136,7 @@ class Carrier:
                     return
                 if leave is None:
                     lane.wake.set()
-                    await lane.wait_for_mail(_IDLE_CHECK)
+                    await lane.wait_for_mail(idle)
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
@@ -246,6 +266,13 @@ class Carrier:
             await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return
+
+
+_NOT_SURE = Outcome(
+    Result.DEFERRED, Scope.LANE, code="spool", counts=False,
+    reason="The database does not say whether this replica still takes part in its group.",
+    remedy="It goes on by itself once the database answers.",
+)  # fmt: skip
 
 
 def _whole(claim: Claim, outcome: Outcome) -> Report:

@@ -86,7 +86,12 @@ class Leave:
     def _must_stop(self) -> bool:
         """Something happened since the message started, or the minute is used up."""
         lane, now = self._lane, self._scheduler.clock.now()
-        if self._scheduler.stopping or lane.the_hold() is not None or now < lane.limiter.paused_until:
+        if (
+            not self._scheduler.spool.sure
+            or self._scheduler.stopping
+            or lane.the_hold() is not None
+            or now < lane.limiter.paused_until
+        ):
             return True
         return not self._aside.messages and not lane.limiter.fits(now, Cost(1, 0))
 

@@ -68,6 +68,10 @@ _WORDS = (
     ("SELECT at, event, fields FROM event",
      "SELECT at, event, CASE WHEN replica IS NULL THEN fields ELSE left(fields, -1)"
      " || CASE WHEN fields = '{}' THEN '' ELSE ',' END || '\"replica\":' || to_json(replica) || '}' END FROM event"),
+    # the first line of a trace is read from the message, as "r" among its details
+    ("m.details /*and by whom*/",
+     "CASE WHEN m.accepted_by IS NULL THEN m.details ELSE left(m.details, -1)"
+     " || ',\"r\":' || to_json(m.accepted_by) || '}' END"),
     # an upsert may mean the row that is there or the one that comes: PostgreSQL wants to be told
     ("SET messages = messages + ", "SET messages = usage.messages + "),
     ("recipients = recipients + excluded", "recipients = usage.recipients + excluded"),

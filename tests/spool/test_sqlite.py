@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -201,7 +202,6 @@ async def test_what_was_stored_since_the_last_look_at_the_disk_is_no_room_any_mo
 
 
 async def test_a_limit_of_file_sizes_or_a_quota_is_no_room_and_recovers(make):
-    resource = pytest.importorskip("resource")
     spool = await make()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
