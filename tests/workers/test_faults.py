@@ -312,3 +312,26 @@ async def test_a_message_is_answered_once_it_is_stored_and_not_before(
             assert not waiting.done()
             future.set_result(None)
             assert (await waiting).startswith("250")
+
+
+async def test_listeners_are_taken_back_whatever_goes_wrong_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else accepts on them: it is tried until it works."""
+    monkeypatch.setattr(acceptance_module, "AGAIN", (0.01,))
+    async with house(tmp_path) as here:
+        await here.helper()
+        start, failed = here.server.start, [0]
+
+        async def starts() -> None:
+            failed[0] += 1
+            if failed[0] < 3:
+                raise RuntimeError("not just now")
+            await start()
+
+        monkeypatch.setattr(here.server, "start", starts)
+        await asyncio.wait_for(
+            here.acceptance.update(dataclasses.replace(here.settings, workers="never")), 30
+        )
+        assert [one["what"] for one in here.events("trouble")] == ["RuntimeError: not just now"] * 2
+        await accepts(here)
