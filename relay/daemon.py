@@ -22,7 +22,7 @@ from relay.control import ControlServer, control_path
 from relay.deliver.choice import PREFIX
 from relay.deliver.courier import RelayCourier
 from relay.duties import Duties, say
-from relay.errors import RelayError
+from relay.errors import RelayError, SpoolError
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
@@ -45,6 +45,8 @@ from relay.workers.deputy import Desk
 DRAIN = 25.0
 """Seconds that a stop leaves for what is in flight: of the 30 s in all (design section 4), 5 are for closing."""
 
+RETRY = 2.0
+"""Seconds between tries to put a configuration in force for waiting mail, when the spool is away at a reload."""
 LOOK_AT_CERTIFICATES = 30.0
 """Seconds between two looks at the files of TLS certificates."""
 
@@ -413,10 +415,30 @@ class Daemon:
             self._tasks.spawn(self.listeners.pop(bind).drain(DRAIN))
             if self.acceptance is not None:
                 self.acceptance.dismiss(bind, DRAIN)
-        await self._reroute(await self._stray())
-        await self.scheduler.reload(settings)
-        await self.scheduler.drop_unused(self.router.uses)
         await self.pages.update()
+        try:
+            await self._apply_to_waiting()
+        except SpoolError as error:
+            self._tasks.spawn(self._apply_later(settings))
+            raise SpoolError(
+                f"the configuration is in force for new mail; mail that waits follows by itself later: {error}",
+                remedy=error.remedy,
+            ) from error
+
+    async def _apply_to_waiting(self) -> None:
+        """Mail that waits, its lanes and holds, by the settings in force. Raises SpoolError."""
+        await self._reroute(await self._stray())
+        await self.scheduler.reload(self.settings)
+        await self.scheduler.drop_unused(self.router.uses)
+
+    async def _apply_later(self, settings: Settings) -> None:
+        """As soon as the spool answers, unless there is another configuration by then."""
+        while self.settings is settings:
+            await self.clock.sleep(RETRY)
+            with contextlib.suppress(SpoolError):
+                await self._apply_to_waiting()
+                events.notice(what="the configuration is in force for mail that waited, too")
+                return
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         old = {one.name: one for one in self.settings.upstreams}
