@@ -39,12 +39,14 @@ from relay.spool.contract import (
 )
 from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
+from relay.spool.outage import Outage
 from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
 from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
 from relay.spool.postgres_link import Row, Statements, arguments, prepare
 from relay.spool.postgres_member import debts_of
+from relay.spool.postgres_newest import NewestPrimary
 from relay.spool.postgres_place import refuse_shared_sessions, take_place
 from relay.spool.postgres_rows import (
     CHUNK,
@@ -59,7 +61,7 @@ from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.reading import prefetch, stored_bytes
 from relay.spool.records import COUNTS, event_times, ms
-from relay.spool.sqlite import WriteDown
+from relay.spool.relational import WriteDown
 from relay.spool.states import State
 from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 
@@ -79,17 +81,15 @@ class PostgresSpool(GroupSpool):
     """See `relay.spool.contract.Spool`."""
 
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
-        super().__init__(settings, dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
+        super().__init__(settings, clock)
         self._owner = False
-        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._pool: ConnectionPool[NewestPrimary] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
         self._writer = self._database
         self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
         self._looking: asyncio.Task[None] | None = None
         self._orphans_until = 0.0
-        self._away_since: float | None = None
-        """When the database was first seen to be away, by our steady clock; None while it answers."""
-        self._said_away = False
+        self._outage = Outage(tells=settings.local is None)
 
     # opening and closing
 
@@ -102,6 +102,7 @@ class PostgresSpool(GroupSpool):
         name = f"relay {self._member.name} reading"
         self._pool = ConnectionPool(
             self._settings.url,
+            connection_class=NewestPrimary,
             kwargs=arguments(self._settings.url, name),
             configure=prepare,
             check=ConnectionPool.check_connection,
@@ -184,30 +185,9 @@ class PostgresSpool(GroupSpool):
             try:
                 await self._look()
             except SpoolError as error:
-                self._is_away(error)
+                self._outage.away(error)
             else:
-                self._is_back()
-
-    def _is_away(self, error: SpoolError) -> None:
-        """Said once, with the second look: the first often hears only that a connection broke, and not yet why.
-
-        Where a local spool takes mail meanwhile, that says so.
-        """
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-        elif not self._said_away:
-            self._said_away = True
-            if self._settings.local is None:
-                events.trouble(where="spool", what=f"no mail is taken: {error}", remedy=error.remedy)
-
-    def _is_back(self) -> None:
-        if self._away_since is not None:
-            away, self._away_since = time.monotonic() - self._away_since, None
-            said, self._said_away = self._said_away, False
-            if said and self._settings.local is None:
-                events.notice(
-                    what=f"the database of the spool answers again, after {away:.0f} s: mail is taken"
-                )
+                self._outage.back()
 
     async def _look(self) -> None:
         self._keep_time()
@@ -231,7 +211,7 @@ class PostgresSpool(GroupSpool):
 
     # accepting
 
-    def draft(self) -> PostgresDraft:  # type: ignore[override]
+    def draft(self) -> PostgresDraft:
         return self.draft_as(self._ids.next(self.now()))
 
     def draft_as(self, number: int) -> PostgresDraft:
@@ -322,7 +302,7 @@ class PostgresSpool(GroupSpool):
         return claims
 
     async def unclaim(self, ids_: Sequence[str]) -> None:
-        numbers = [_number(text) for text in ids_]
+        numbers = [ids.number_of(text) for text in ids_]
         for text in ids_:
             self._prefetched.pop(text, None)
         await self._as_member(lambda c: delivery.unclaim(c, numbers))
@@ -330,7 +310,7 @@ class PostgresSpool(GroupSpool):
     async def begin(
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
-        number, done = _number(claim_id), dict(sent or {})
+        number, done = ids.number_of(claim_id), dict(sent or {})
         if done:
             await self._as_member(lambda c: delivery.begin(c, number, ms(now), recipients, done))
         else:
@@ -339,7 +319,7 @@ class PostgresSpool(GroupSpool):
     async def settle(self, settlement: Settlement, now: float) -> None:
         self._prefetched.pop(settlement.id, None)
         if is_plain(settlement):
-            ending = Ending(_number(settlement.id), ms(now), settlement)
+            ending = Ending(ids.number_of(settlement.id), ms(now), settlement)
             _, octets = await self._as_members(self._settle_plain, ending)
             self._stored -= octets
         else:
@@ -378,11 +358,11 @@ class PostgresSpool(GroupSpool):
 
     async def _with_replicas(self, views: list[MessageView]) -> list[MessageView]:
         """Those under way with the name of the replica that has them."""
-        active = [_number(one.id) for one in views if one.state == State.ACTIVE]
+        active = [ids.number_of(one.id) for one in views if one.state == State.ACTIVE]
         if not active:
             return views
         names = await self._read(lambda c: postgres_member.claimants(c, active))
-        return [dataclasses.replace(one, replica=names.get(_number(one.id), "")) for one in views]
+        return [dataclasses.replace(one, replica=names.get(ids.number_of(one.id), "")) for one in views]
 
     async def stats(self) -> SpoolStats:
         row = await self._read(
@@ -405,10 +385,3 @@ class PostgresSpool(GroupSpool):
         if not gone:
             self._orphans_until = now + 3600.0
         return 0.05 if gone else 30.0
-
-
-def _number(text: str) -> int:
-    number = ids.read(text)
-    if number is None:
-        raise SpoolError(f"{text!r} is no message id")
-    return number

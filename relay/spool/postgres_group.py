@@ -28,7 +28,7 @@ from relay.spool.postgres_link import Statements
 from relay.spool.postgres_member import Member, lost, replica_name
 from relay.spool.postgres_watch import CHANNEL, Missing, Watch
 from relay.spool.records import as_json, event_times, ms
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.relational import RelationalSpool
 from relay.spool.writer import Kind
 
 T = TypeVar("T")
@@ -55,16 +55,14 @@ class GroupClock(ClockOver):
         return super().now() + self.offset
 
 
-class GroupSpool(SqliteSpool):
+class GroupSpool(RelationalSpool):
     """`relay.spool.group.Group` for a spool on PostgreSQL."""
 
     shared = True
 
-    def __init__(self, settings: SpoolSettings, own: SpoolSettings, clock: Clock | None = None) -> None:
-        """``own``: the settings under which the shared functions run, ``settings``: those that name the server."""
+    def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
         self._steered = GroupClock(SystemClock()) if clock is None else None
-        super().__init__(own, clock or self._steered)
-        self._settings = settings
+        super().__init__(settings, clock or self._steered)
         self._member = Member(replica_name())
         self._watch = Watch(settings.url, self._member, self._heard, self._missed)
         self._hearers: list[Hear] = []
@@ -118,10 +116,19 @@ class GroupSpool(SqliteSpool):
         ]:
             for other, seen, pid, present in dead:
                 if not present:
-                    await self._give_up(Missing(other, f"process {pid} of this host", seen, "it was ended"))
+                    why = Missing(other, f"process {pid} of this host", seen, "it was ended", silent=False)
+                    await self._give_up(why)
             if time.monotonic() >= deadline:
-                return
+                break
             await asyncio.sleep(0.05)
+        lost_before = await self._read(postgres_member.indebted_of_this_host)
+        await self._disconnected([other for other, pid in lost_before if _ended(other, 0.0, pid, False)])
+
+    async def _disconnected(self, fences: list[int]) -> None:
+        """Members that were given up, whose connections have ended for certain: nobody need wait for them any longer."""
+        if fences:
+            await self._writer.run(lambda c: postgres_member.disconnected(c, fences))
+            self._tell("debts")
 
     async def _take_leave(self) -> None:
         """This replica ends; what it had is told to be free."""
@@ -170,7 +177,7 @@ class GroupSpool(SqliteSpool):
         return guarded
 
     async def rejoin(self) -> None:
-        member = self._member
+        member, before = self._member, self._member.fence
 
         def join(connection: sqlite3.Connection) -> None:
             plain = cast("Statements", connection).connection
@@ -182,7 +189,20 @@ class GroupSpool(SqliteSpool):
             self._ids = self._new_ids(self._ids.last)
             self._watch.nudge()
             self._tell("replicas")
+            if self._watch.stood_still == before:  # else the network may have lost the end of its connections
+                await self._disconnected([before])
             events.notice(what=f"taking part again, as a new member of the group ({member.name})")
+
+    @property
+    def sure(self) -> bool:  # type: ignore[override]
+        return not self._member.given_up and self._watch.sure(self._member.fence)
+
+    async def assure(self) -> None:
+        if self.sure:
+            return
+        fence, steady, wall = self._member.fence, time.monotonic(), time.time()
+        await self._as_member(lambda c: postgres_member.beat(c, fence))
+        self._watch.confirm(fence, steady, wall)
 
     async def leaving(self) -> None:
         fence = self._member.fence
@@ -266,7 +286,9 @@ class GroupSpool(SqliteSpool):
     async def _give_up(self, missing: Missing) -> None:
         now, hold = ms(self.now()), self._settings.on_uncertain == "hold"
         found = await self._as_member(
-            lambda c: postgres_member.give_up(c, missing.fence, missing.seen, now, hold_uncertain=hold)
+            lambda c: postgres_member.give_up(
+                c, missing.fence, missing.seen, now, hold_uncertain=hold, silent=missing.silent
+            )
         )
         if found is None:
             return
@@ -292,6 +314,10 @@ class GroupSpool(SqliteSpool):
         if taken is Taken.MINE and fence == self._member.fence and not self._member.given_up:
             self._mine.add(lane)
         return taken
+
+    async def note_connections(self, lane: str, connections: int) -> None:
+        fence = self._member.fence
+        await self._as_member(lambda c: postgres_member.note_connections(c, lane, fence, connections))
 
     async def let_go(self, lane: str, *, idle: bool = False) -> None:
         fence = self._member.fence

@@ -14,6 +14,7 @@ import psycopg
 
 from relay.spool.postgres_dialect import bound, translate
 from relay.spool.postgres_faults import wrong_address
+from relay.spool.postgres_newest import NewestPrimary
 
 Row = tuple[Any, ...]
 
@@ -63,7 +64,7 @@ def prepare(connection: psycopg.Connection[Row]) -> None:
 
 def connect(url: str, name: str) -> psycopg.Connection[Row]:
     """A connection in autocommit mode, ready for use. Raises psycopg.Error, SpoolError for a wrong address."""
-    connection: psycopg.Connection[Row] = psycopg.connect(**arguments(url, name))
+    connection = NewestPrimary.connect(**arguments(url, name))
     try:
         prepare(connection)
     except BaseException:

@@ -1,5 +1,5 @@
 -- oldest: 1
--- PostgreSQL schema 3: who accepted a message, and with what configuration each replica works. It only adds.
+-- PostgreSQL schema 4: who accepted a message, and with what configuration each replica works. It only adds.
 
 ALTER TABLE message ADD COLUMN accepted_by text;  -- the replica's name, for the first line of the trace
 ALTER TABLE message ALTER COLUMN accepted_by SET DEFAULT nullif(current_setting('relay.name', true), '');
