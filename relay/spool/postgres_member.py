@@ -145,7 +145,7 @@ def note_connections(connection: sqlite3.Connection, lane: str, fence: int, conn
 
 def _free(connection: sqlite3.Connection, whose: str, *values: int) -> None:
     """Leases of members that are no more."""
-    connection.execute(f"DELETE FROM lease WHERE kind = 'task' AND {whose}", values)
+    connection.execute(f"DELETE FROM lease WHERE kind <> 'lane' AND {whose}", values)
     connection.execute(
         f"UPDATE lease SET replica = 0, since = {_SERVER_TIME} WHERE replica <> 0 AND {whose}", values
     )
@@ -158,6 +158,26 @@ def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
     )
     row = connection.execute("SELECT replica FROM lease WHERE kind = 'task' AND name = ?", (task,)).fetchone()
     return row is not None and row[0] == fence
+
+
+def take_place(connection: sqlite3.Connection, name: str, most: int, fence: int) -> int | None:
+    """The number of a free one of ``most`` places of that name; None: none is free, or somebody was quicker."""
+    row = connection.execute(
+        f"INSERT INTO lease SELECT 'place', ? || ' ' || n, ?, {_SERVER_TIME}, 0 FROM generate_series(1, ?) n"
+        " WHERE NOT EXISTS (SELECT 1 FROM lease WHERE kind = 'place' AND name = ? || ' ' || n AND replica <> 0)"
+        " ORDER BY random() LIMIT 1 ON CONFLICT (kind, name) DO UPDATE SET replica = excluded.replica,"
+        " since = excluded.since WHERE lease.replica = 0 RETURNING substring(name FROM '[0-9]+$')::integer",
+        (name, fence, most, name),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def leave_place(connection: sqlite3.Connection, name: str, number: int, fence: int) -> None:
+    """It is free again."""
+    connection.execute(
+        "DELETE FROM lease WHERE kind = 'place' AND name = ? || ' ' || ? AND replica = ?",
+        (name, str(number), fence),
+    )
 
 
 # coming and going
