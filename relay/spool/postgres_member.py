@@ -33,6 +33,8 @@ PRESENT = 0x72656C62
 """First key of the lock that each member's session holds, its fence being the second: "relb". It ends with the session."""
 FREE_FOR = 60
 """Seconds after which a lane that nobody takes has no mail: else somebody would have."""
+PLACED_FOR = 900
+"""Seconds after which a place is nobody's: a request takes less, so its end was lost with the answer of a commit."""
 _SERVER_TIME = "extract(epoch FROM clock_timestamp())"
 IS_PRESENT = (
     "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
@@ -274,6 +276,7 @@ def tidy(connection: sqlite3.Connection, now_ms: int) -> None:
     """Forget debts that are over, and add up what members that are gone have counted."""
     connection.execute("DELETE FROM debt WHERE until < ?", (now_ms,))
     connection.execute(f"DELETE FROM lease WHERE replica = 0 AND since < {_SERVER_TIME} - {FREE_FOR}")
+    connection.execute(f"DELETE FROM lease WHERE kind = 'place' AND since < {_SERVER_TIME} - {PLACED_FOR}")
     connection.execute("SELECT fold_parts(false)").close()
 
 

@@ -84,13 +84,31 @@ class Gate:
                 one = self._kept.popleft()
                 if places.has_place(one.place):
                     return one
+                self._tasks.spawn(_leave(places, one.place))
             wait = self._not_before - time.monotonic()
             if wait <= 0:
                 began = time.monotonic()
-                place = await places.take_place(self._name, AT_ONCE)
+                place = await self._take(places)
                 if place is not None:
                     return _Kept(place, began)
             await asyncio.sleep(max(wait, _AGAIN))
+
+    async def _take(self, places: Places) -> str | None:
+        """A place of the group; one that comes after its request was given up is another's."""
+        taking = self._tasks.spawn(places.take_place(self._name, AT_ONCE))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            taking.add_done_callback(self._unwanted)
+            raise
+
+    def _unwanted(self, taking: asyncio.Task[str | None]) -> None:
+        if taking.cancelled() or taking.exception() is not None:
+            return
+        place = taking.result()
+        if place is not None:
+            self._kept.append(_Kept(place, time.monotonic()))
+            self._let_go()
 
     def _let_go(self) -> None:
         """Places that served here for long enough are for whoever comes first: the others try while this one pauses."""

@@ -90,6 +90,38 @@ async def test_a_request_that_fails_or_is_cancelled_leaves_its_place(make, hasty
         await Graph().request(one, 0.0)
 
 
+async def test_a_place_that_is_not_certain_any_more_is_no_place_lost(make, hasty, monkeypatch):
+    """The database was away for some seconds, and this relay is a member all the same."""
+    spool = await make()
+    one, graph = Gate(APP, spool), Graph()
+    monkeypatch.setattr(gate, "_KEEP", 60.0)
+    for _ in range(2 * AT_ONCE):
+        await graph.request(one, 0.0)
+        monkeypatch.setattr(spool, "has_place", lambda place: False)
+        async with asyncio.timeout(30):
+            await graph.request(one, 0.0)
+        monkeypatch.undo()
+        monkeypatch.setattr(gate, "_KEEP", 60.0)
+    assert graph.served[one] == 4 * AT_ONCE
+
+
+async def test_a_request_that_is_cancelled_while_it_asks_leaves_no_place_taken(make, hasty):
+    spool, other = await make(), await make()
+    one = Gate(APP, spool)
+    for _ in range(2 * AT_ONCE):
+        task = asyncio.create_task(Graph().request(one, 30))
+        while not one._tasks._all:
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    graph, rest = Graph(), Gate(APP, other)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.create_task(graph.request(rest, 0.5))
+    assert graph.most == AT_ONCE
+
+
 async def test_without_others_only_this_process_is_counted():
     graph, one = Graph(), Gate(APP)
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
