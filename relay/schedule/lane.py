@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from relay.message import Outcome, Trouble
 from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
+from relay.schedule.pace import Pace
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
 
@@ -24,8 +24,6 @@ _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
 _AHEAD = 0.2
 """Seconds of work claimed ahead: many times what a claim takes, and no wait that a person notices."""
-_LOOK = 0.1
-"""Seconds over which the pace is taken."""
 WINDOW = 32
 """Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
@@ -89,6 +87,10 @@ class Lane:
         """Connections still being made, and since when."""
         self.owed: list[Claim] = []
         """Claimed, and to be given back to the spool as soon as it can be reached."""
+        self.failed_at = ""
+        """The last message at which the spool failed."""
+        self.out_of_order = False
+        """That one goes back to the queue, and what was claimed behind it: until then nothing is taken."""
         self.shelved: list[tuple[Claim, Hold]] = []
         """Claimed, and to be held for their sender as soon as the spool can be reached."""
         self.reserved = 0
@@ -164,7 +166,7 @@ class Lane:
         of its `pairs` the asking connection has in hand already; they go first over the same connection, so nothing
         behind them overtakes them.
         """
-        if not self.ready:
+        if not self.ready or self.out_of_order:
             return None
         if not self._under_way:
             return self._start(0)
@@ -224,6 +226,18 @@ class Lane:
             self.limiter.release(self.cost(claim))
             self.uncharge(claim)
         return claims
+
+    def to_return(self) -> list[Claim]:
+        """What is owed to the spool; what would overtake some of it is, too."""
+        if self.out_of_order:
+            self.owed += self.give_back()
+        return self.owed[:]
+
+    def returned(self, claims: list[Claim]) -> None:
+        """These are back in the queue."""
+        self.owed = self.owed[len(claims) :]
+        self.out_of_order = self.out_of_order and bool(self.owed)
+        self.may_have_work = True
 
     def shelve(self, hold_of: Callable[[Claim], Hold | None]) -> None:
         """Claimed mail that no connection has taken, and that is held now: it is set apart instead of being sent."""
@@ -360,28 +374,6 @@ class Lane:
         if self.the_hold() is not None:
             return "held"
         return "slowed" if self.trouble is not None or self.limiter.slowed else "open"
-
-
-class Pace:
-    """How fast messages go just now, by the last tenth of a second in which some did."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._since = time.monotonic()
-        self._rate = 0.0
-
-    def one(self) -> None:
-        """One more has gone."""
-        self._count += 1
-
-    def now(self) -> float:
-        """Messages a second."""
-        elapsed = time.monotonic() - self._since
-        if elapsed >= _LOOK:
-            self._rate = self._count / elapsed
-            self._since += elapsed
-            self._count = 0
-        return self._rate
 
 
 def pairs(claim: Claim) -> set[Pair]:

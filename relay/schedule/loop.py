@@ -306,11 +306,9 @@ class Scheduler:
 
     async def _return(self, lane: Lane) -> None:
         """Hand back what is claimed and will not be sent. Raises SpoolError, and then it stays owed."""
-        if lane.owed:
-            owed = lane.owed[:]
+        if owed := lane.to_return():
             await self.spool.unclaim([claim.id for claim in owed])
-            lane.owed = lane.owed[len(owed) :]
-            lane.may_have_work = True
+            lane.returned(owed)
             self.answers.returned([claim.id for claim in owed if claim.direct])
         while lane.shelved:
             claim, hold = lane.shelved[0]
