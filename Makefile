@@ -2,6 +2,7 @@
 # make test   everything that is checked: lint, types, tests
 # make test-image  of that: the container image and the Debian package, built and tried
 # make test-pythons  wheel and source on Python 3.11, 3.12 and 3.13, where they are here
+# make test-pythons-short  of that: the wheel, and the tests of the main job
 # make deb    the Debian package, in dist/ (docs/install.md)
 # make test-group  relays that share a PostgreSQL, killed, frozen, cut off: more of it than `make test` has time for (6 minutes)
 # make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
@@ -22,7 +23,7 @@ FUZZ_SECONDS ?= 600
 # built as root, and apart: an image in the making takes the time that others are measured by
 IMAGE_TESTS = $(SUDO) $(BIN)/pytest -p no:cacheprovider tests/image
 
-.PHONY: setup demo deb dist test test-image test-pythons test-group tools lint types audit fuzz bench bench-long clean
+.PHONY: setup demo deb dist test test-image test-pythons test-pythons-short test-group tools lint types audit fuzz bench bench-long clean
 .NOTPARALLEL:
 
 setup: $(READY)
@@ -49,10 +50,17 @@ test-image: setup tools
 	$(IMAGE_TESTS)
 
 # wheel and source on every Python that is here; and, but for the one that `make test` uses, what meets the most of Python's own parts
-PYTHONS_TESTS ?= tests/accept tests/config tests/tokens tests/rewrite tests/spool/test_sqlite.py tests/cli tests/journeys/test_graph.py
+PYTHONS_TESTS ?= tests/accept tests/config tests/tokens tests/rewrite tests/spool/test_sqlite.py tests/cli tests/workers tests/service \
+  tests/journeys/test_graph.py tests/journeys/test_helper.py tests/journeys/test_reload.py
+# mail in and out, by processes of its own too: in two minutes
+PYTHONS_SHORT := tests/accept/test_journey.py tests/spool/test_sqlite.py tests/workers tests/journeys/test_helper.py \
+  tests/service/test_activation.py
 
 test-pythons: setup dist
 	for python in $$(.ci/pythons); do .ci/try-python $$python $(PYTHONS_TESTS) || exit 1; done
+
+test-pythons-short: setup dist
+	for python in $$(.ci/pythons); do .ci/try-python --short $$python $(PYTHONS_SHORT) || exit 1; done
 
 dist: setup
 	rm -rf dist/relay-*

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from relay import status
 from relay.errors import ControlError, SpoolError
+from relay.likeness import others_differ
 from relay.schedule.lane import Lane
 from relay.schedule.telling import iso
-from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import lane_name, lane_parts
 from relay.status import LaneHealth, held_health
 from relay.tokens.contract import TokenState
@@ -22,7 +23,6 @@ _SLOW_DIAL = 10.0
 
 _SPOOL_PATIENCE = 5.0
 """Seconds in which the spool must answer a probe."""
-_PROBE = "health:probe"
 _LANES = 100
 """Mailboxes that an answer about health shows one by one."""
 _NONE_ASKED = "none yet: no mail has needed one since the start"
@@ -76,12 +76,20 @@ class Answering:
             await self._daemon.scheduler.refresh(lanes, probe_now=do == "release")
             return {}
         if do == "reload":
-            try:
-                await self._daemon.reload()
-            except OSError as error:
-                raise ControlError(f"nothing was changed: {error}") from error
-            return {}
+            return await self._reload()
         raise ControlError(f"the running relay does not know {do!r}")
+
+    async def _reload(self) -> dict[str, Any]:
+        """``replica``: which one has read its configuration; ``differing``: which others have another one now."""
+        daemon = self._daemon
+        try:
+            await daemon.reload()
+        except OSError as error:
+            raise ControlError(f"nothing was changed: {error}") from error
+        others = []
+        with contextlib.suppress(SpoolError):
+            others = await daemon.spool.replicas()
+        return {"replica": daemon.spool.replica_name, "differing": others_differ(daemon.settings, others)}
 
     async def health(self) -> dict[str, Any]:
         """``ok`` and ``reasons``: whether mail is taken. ``warnings``: why mail that was taken may not leave just now.
@@ -98,6 +106,7 @@ class Answering:
             "ok": not reasons,
             "reasons": reasons,
             "warnings": self._warnings(),
+            "replica": self._daemon.spool.replica_name or None,
             "listening": listening,
             "spool": {"writable": bool(listening) and not spool, "reason": spool or None},
             "tokens": self._tokens_at_a_glance(),
@@ -108,11 +117,9 @@ class Answering:
     async def _spool_fault(self) -> str:
         """Why the spool takes no mail; empty when it does."""
         spool = self._daemon.spool
-        # with a local spool mail is taken whether the shared one answers or not
-        probed = spool.local if isinstance(spool, BufferedSpool) else spool
         try:
             async with asyncio.timeout(_SPOOL_PATIENCE):
-                await probed.remember(_PROBE, None)  # a transaction that changes nothing
+                await spool.probe()
                 return "" if await spool.has_room(1024) else "the spool is full"
         except TimeoutError:
             return f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"
@@ -140,10 +147,8 @@ class Answering:
 
     def _warnings(self) -> list[str]:
         """A database that is away, tokens that are refused, mailboxes that are held or cannot be logged in to."""
-        spool = self._daemon.spool
-        away: list[str] = []
-        if isinstance(spool, BufferedSpool) and spool.switch.since is not None:
-            away = [f"new mail goes into this host's local spool: {spool.switch.reason}"]
+        diverted = self._daemon.spool.diverted
+        away = [f"new mail goes into this host's local spool: {diverted}"] if diverted else []
         tokens = [
             f"{name}: no {state.resource.value} token: {state.error}"
             for name, source in self._daemon.tokens.items()

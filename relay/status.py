@@ -12,12 +12,12 @@ from typing import Any
 
 from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
+from relay.likeness import differing, digests
 from relay.schedule.lane import Login
 from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
 from relay.schedule.verdicts import PACE, TROUBLE
 from relay.settings import Settings, Upstream
-from relay.spool.buffered import as_last_seen
 from relay.spool.contract import Hold, LaneSummary, Replica, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
@@ -85,8 +85,8 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
     }
 
 
-def replica_row(one: Replica) -> dict[str, Any]:
-    """One relay of the group that shares the spool."""
+def replica_row(one: Replica, ours: Mapping[str, str]) -> dict[str, Any]:
+    """One relay of the group that shares the spool; ``differs``: sections of its configuration that are not as ``ours``."""
     return {
         "name": one.name,
         "version": one.version,
@@ -97,6 +97,7 @@ def replica_row(one: Replica) -> dict[str, Any]:
         "lanes": one.lanes,
         "state": one.state,
         "me": one.me,
+        "differs": differing(ours, one.config),
     }
 
 
@@ -203,12 +204,14 @@ async def report(
 
     ``health``: of the lanes that the caller works; of the others, what the spool knows is shown.
     """
-    spool = as_last_seen(spool)
+    spool = spool.last_seen()
     summaries = {summary.lane: summary for summary in await spool.lanes()}
     workers = await spool.workers()
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health) | set(workers)) - set(names))
     stats = await spool.stats()
+    replicas = await spool.replicas()
+    ours = digests(settings)
     afar = await Afar.look(settings, spool, choices, now or time.time())
     return {
         "version": __version__,
@@ -219,7 +222,8 @@ async def report(
             | ({"replica": workers[name].name if name in workers else None} if spool.shared else {})
             for name in names
         ],
-        "replicas": [replica_row(one) for one in await spool.replicas()],
+        "replica": next((one.name for one in replicas if one.me), None),
+        "replicas": [replica_row(one, ours) for one in replicas],
         "holds": [hold_row(one) for one in afar.holds],
         "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),
@@ -303,7 +307,7 @@ async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
     from relay.keeper import known_ends
 
-    spool = as_last_seen(build_spool(settings.spool))
+    spool = build_spool(settings.spool).last_seen()
     await spool.open(owner=False)
     try:
         choices = choices_of(await spool.remembered(PREFIX))

@@ -86,6 +86,39 @@ def test_options_in_the_table_exist() -> None:
         assert set(re.findall(r"--[a-z-]+", line)) <= options, line
 
 
+def spoken() -> list[tuple[str, str]]:
+    """Every command line that documents, alert rules and examples show, with where it stands."""
+    places = [*documents(), *(ROOT / "docs" / "monitoring").glob("*.yml"), ROOT / "config.example.yaml"]
+    lines = [(place.name, line) for place in places for line in code_of(place)]
+    return [(name, re.split(r" [#|>&]|[;&|]|[$][(]|\\$", line)[0]) for name, line in lines]
+
+
+def test_every_command_line_is_one_that_is_taken() -> None:
+    """Options belong to their command, and a state is one that can be asked for."""
+    everything, wrong = commands(), []
+    for place, line in spoken():
+        words = line.split()
+        name = next((" ".join(words[:n]) for n in (3, 2) if " ".join(words[:n]) in everything), None)
+        if name is None:
+            continue
+        known = {option for one in everything[name].params for option in one.opts}
+        given = set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", line))
+        state = re.search(r"--state (\w+)", line)
+        if not given <= known or (state and state[1] not in ("queued", "active", "deferred", "held")):
+            wrong.append(f"{place}: {line}")
+    assert wrong == []
+    assert len(spoken()) > 100
+
+
+def test_every_path_that_is_named_exists() -> None:
+    """A file or folder of the project that a document names is there."""
+    folders = "benchmarks|deploy|docs|systemd|tests|relay"
+    for document in documents():
+        text = re.sub(r"\(https?://\S+\)", "", document.read_text(encoding="utf-8"))
+        for path in re.findall(rf"(?<![\w/.:-])((?:{folders})/[\w./-]*\w)", text):
+            assert (ROOT / path).exists() or list(ROOT.glob(path + "*")), f"{document.name}: {path}"
+
+
 def test_every_log_event_is_documented_and_no_other() -> None:
     """The log's table names exactly the events of events.py, and `library`; level and required fields are right."""
     source = ast.parse((ROOT / "relay" / "events.py").read_text(encoding="utf-8"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from relay import events
 from relay.accept.intake import Intake
@@ -106,10 +107,17 @@ class ListenerServer:
         open_now = [one for server in self._servers for one in server.sockets]
         return [socket.socket(fileno=os.dup(one.fileno())) for one in open_now]
 
-    def pause(self) -> None:
-        """Accept no more here, without closing the port: another process accepts on a copy of the sockets."""
-        self._sockets = self.copies()
-        self._close()
+    def _deafen(self) -> None:
+        """Accept nobody more; who was accepted a turn ago still becomes a client.
+
+        asyncio's own loop accepts in one turn and makes the transport in the next; a server that was closed in between
+        leaves that client without a word. (uvloop does both at once, and has nothing to take away here.)
+        """
+        loop = asyncio.get_running_loop()
+        for server in self._servers:
+            for one in server.sockets:
+                with contextlib.suppress(NotImplementedError, RuntimeError):  # no such loop: Windows
+                    loop.remove_reader(one.fileno())
 
     @property
     def paused(self) -> bool:
@@ -117,17 +125,23 @@ class ListenerServer:
         return self._roster is not None and not self._servers and not self._roster.draining
 
     async def resume(self) -> None:
-        """Accept again after `pause`."""
+        """Accept again after `pause_all`."""
         if not self.roster.draining:
             await self.start()
 
     @staticmethod
-    async def pause_all(servers: Iterable[ListenerServer]) -> None:
-        """Pause these; connections that were accepted a moment ago are counted when it returns."""
+    async def pause_all(servers: Collection[ListenerServer]) -> None:
+        """Accept no more on these, without closing the ports: another process accepts on copies of the sockets.
+
+        Connections that were accepted a moment ago are counted when it returns.
+        """
         for one in servers:
-            one.pause()
-        for _ in range(2):
-            await asyncio.sleep(0)
+            one._sockets = one.copies()
+            one._deafen()
+        await _turns()
+        for one in servers:
+            one._close()
+        await _turns()
 
     def _close(self) -> None:
         for server in self._servers:
@@ -156,10 +170,12 @@ class ListenerServer:
         roster = self._roster
         if roster is None:
             return
+        roster.draining = True
+        self._deafen()
+        await _turns()
         self._close()
         for one in self._sockets:
             one.close()
-        roster.draining = True
         for channel in tuple(roster.channels):
             channel.retire(at_once=False)
         try:
@@ -174,6 +190,12 @@ class ListenerServer:
             await asyncio.wait_for(roster.empty.wait(), 1.0)
         except TimeoutError:
             return  # a client that does not close, or a commit under way, which finishes by itself
+
+
+async def _turns() -> None:
+    """Let the event loop finish with what it has just accepted."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
 
 def explained(error: OSError, listener: Listener) -> OSError:

@@ -33,17 +33,24 @@ def _login(lane: Mapping[str, Any]) -> str:
     return visible(f"{lane.get('mailbox')}: {when}, {lane.get('state')}")
 
 
-def _ask(settings: Settings) -> dict[str, Any]:
-    """What the running relay says of itself; that none answers is an answer, too."""
+def _ask(settings: Settings, live: bool) -> dict[str, Any]:
+    """What the running relay says of itself; that none answers is an answer, too. ``live``: any answer will do."""
     from relay.control import ask
 
     try:
-        return ask(settings, "health")
+        answer = ask(settings, "health")
     except ControlError as error:
         return {"ok": False, "reasons": [str(error)]}
+    return {**answer, "ok": True} if live else answer
 
 
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 also when mail is taken but cannot leave.")]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live", help="Exit 0 also when it takes no mail, as long as it answers: to restart one that hangs."
+    ),
+]
 Wait = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", help="Wait until it is ready, at most so long.")
 ]
@@ -52,14 +59,18 @@ LOOK_AGAIN = 0.2
 
 
 def health(
-    config: ConfigPath = None, strict: Strict = False, wait: Wait = 0.0, as_json: AsJson = False
+    config: ConfigPath = None,
+    strict: Strict = False,
+    live: Live = False,
+    wait: Wait = 0.0,
+    as_json: AsJson = False,
 ) -> None:
     """Exit 0 when the relay is live and takes mail, 1 when it is not. Sends no mail.
 
     What keeps taken mail from leaving (a token refused, a mailbox held) is told, and counts with --strict only.
     """
     settings, end = settings_of(config), time.monotonic() + wait
-    while not (answer := _ask(settings)).get("ok") and time.monotonic() < end:
+    while not (answer := _ask(settings, live)).get("ok") and time.monotonic() < end:
         time.sleep(LOOK_AGAIN)
     ready = bool(answer.get("ok"))
     warnings = [visible(str(one)) for one in answer.get("warnings", ())]
@@ -68,7 +79,8 @@ def health(
         emit_json({**answer, "ok": well})
     else:
         reasons = "; ".join(str(one) for one in answer.get("reasons", ()))
-        say("live and ready" if ready else f"not ready: {visible(reasons) or 'no reason was given'}")
+        good = f"live, not ready: {visible(reasons)}" if reasons else "live and ready"
+        say(good if ready else f"not ready: {visible(reasons) or 'no reason was given'}")
         for warning in warnings:
             say(f"  but {warning}")
         for lane in answer.get("lanes", ())[:LANES]:

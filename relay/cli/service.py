@@ -33,7 +33,7 @@ def install(
     file = config or windows.folder() / "config.yaml"
     windows.install(file)
     say(
-        f"Installed. It reads {file} and writes {windows.folder() / 'relay.log'}. Start it with: sc start relay"
+        f"Installed. It reads {file} and writes {windows.folder() / 'relay.log'}. Start it with: sc.exe start relay"
     )
 
 

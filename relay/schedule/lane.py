@@ -9,6 +9,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from relay import events
 from relay.deliver.contract import Connection
@@ -17,8 +18,12 @@ from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.schedule.pace import Pace
+from relay.schedule.upstream import UpstreamState
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
+
+if TYPE_CHECKING:
+    from relay.schedule.leave import Leave
 
 _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
@@ -28,7 +33,6 @@ WINDOW = 32
 """Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
-
 
 Pair = tuple[str, str]
 """A source and one of its recipients."""
@@ -44,98 +48,81 @@ class Login:
     """``smtp``: XOAUTH2 was accepted. ``graph``: a token is held; Graph has no login of its own."""
 
 
-@dataclass(slots=True)
-class UpstreamState:
-    """What the lanes of one upstream share."""
-
-    name: str
-    hold: Hold | None = None
-    probing: str = ""
-    """The lane that is trying for all just now."""
-    slowed: Outcome | None = None
-    """A throttling reply about the whole tenant, in force until ``slowed_until``."""
-    slowed_until: float = 0.0
-    lanes: set[str] = field(default_factory=set)
-
-
+@dataclass(eq=False, repr=False)
 class Lane:
     """State of one lane in this process. Its runner and carriers are tasks of the scheduler."""
 
-    def __init__(
-        self,
-        name: str,
-        upstream: UpstreamState,
-        limits: MailboxLimits,
-        batch_size: int,
-        limiter: MailboxLimiter,
-    ) -> None:
-        self.name = name
-        self.upstream = upstream
-        self.mailbox = lane_parts(name)[1]
-        self.limits = limits
-        self.batch_size = batch_size
-        self.limiter = limiter
-        self.hold: Hold | None = None
-        self.held_senders: dict[str, Hold] = {}
-        """By From address."""
-        self.held_messages: dict[str, Hold] = {}
-        """Causes that keep single messages, by key."""
-        self.ready: deque[tuple[float, Claim]] = deque()
-        self.carriers: dict[asyncio.Task[None], int] = {}
-        """Each connection's task, and how many messages it can still carry in its batch."""
-        self.opening: dict[asyncio.Task[None], float] = {}
-        """Connections still being made, and since when."""
-        self.owed: list[Claim] = []
-        """Claimed, and to be given back to the spool as soon as it can be reached."""
-        self.failed_at = ""
-        """The last message at which the spool failed."""
-        self.out_of_order = False
-        """That one goes back to the queue, and what was claimed behind it: until then nothing is taken."""
-        self.shelved: list[tuple[Claim, Hold]] = []
-        """Claimed, and to be held for their sender as soon as the spool can be reached."""
-        self.reserved = 0
-        """Connections that may be open: so many are written down, for whoever takes the lane over."""
-        self.limits_known = False
-        """Whether the limiter knows what was used before this process."""
-        self.refused: dict[str, str] = {}
-        """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
-        the lane."""
-        self.submitting: dict[str, Connection] = {}
-        """By id, the messages that a connection has in its hands."""
-        self.connected = 0
-        """Connections past their handshake."""
-        self.begun_ahead = 0
-        """Attempts written down whose turn on a connection is still to come."""
-        self.leaving = False
-        """It is given to another replica: nothing more is claimed, connections end after their message."""
-        self.retired = False
-        """The configuration does not use it any more: it is forgotten once it is idle."""
-        self.may_have_work = True
-        self.backlog = 0
-        """Messages that wait in the spool, when the last look was asked for more than it took."""
-        self.pace = Pace()
-        self.admission = Admission()
-        self.need = ONE
-        """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
-        self.next_due: float | None = None
-        self.resting_until = 0.0
-        self.failures = 0
-        self.trouble: Outcome | None = None
-        """Why it rests, while it does."""
-        self.trouble_since = 0.0
-        self.published = False
-        """Whether other replicas can read why it rests."""
-        self.transport = ""
-        self.last_login: Login | None = None
-        """None: there was none in this process; perhaps no mail needed one."""
-        self.wake = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._under_way: Counter[Pair] = Counter()
-        """Source and recipient of each message that a connection has taken."""
-        self._costs: dict[str, Cost] = {}
-        self._most = 0
-        """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
-        self._most_until = 0.0
+    name: str
+    upstream: UpstreamState
+    limits: MailboxLimits
+    batch_size: int
+    limiter: MailboxLimiter
+    hold: Hold | None = None
+    held_senders: dict[str, Hold] = field(default_factory=dict)
+    """By From address."""
+    held_messages: dict[str, Hold] = field(default_factory=dict)
+    """Causes that keep single messages, by key."""
+    ready: deque[tuple[float, Claim]] = field(default_factory=deque)
+    carriers: dict[asyncio.Task[None], int] = field(default_factory=dict)
+    """Each connection's task, and how many messages it can still carry in its batch."""
+    opening: dict[asyncio.Task[None], float] = field(default_factory=dict)
+    """Connections still being made, and since when."""
+    owed: list[Claim] = field(default_factory=list)
+    """Claimed, and to be given back to the spool as soon as it can be reached."""
+    failed_at: str = ""
+    """The last message at which the spool failed."""
+    out_of_order: bool = False
+    """That one goes back to the queue, and what was claimed behind it: until then nothing is taken."""
+    shelved: list[tuple[Claim, Hold]] = field(default_factory=list)
+    """Claimed, and to be held for their sender as soon as the spool can be reached."""
+    reserved: int = 0
+    """Connections that may be open: so many are written down, for whoever takes the lane over."""
+    limits_known: bool = False
+    """Whether the limiter knows what was used before this process."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
+    the lane."""
+    submitting: dict[str, Connection] = field(default_factory=dict)
+    """By id, the messages that a connection has in its hands."""
+    connected: int = 0
+    """Connections past their handshake."""
+    begun_ahead: int = 0
+    """Attempts written down whose turn on a connection is still to come."""
+    leaving: bool = False
+    """It is given to another replica: nothing more is claimed, connections end after their message."""
+    retired: bool = False
+    """The configuration does not use it any more: it is forgotten once it is idle."""
+    may_have_work: bool = True
+    backlog: int = 0
+    """Messages that wait in the spool, when the last look was asked for more than it took."""
+    pace: Pace = field(default_factory=Pace)
+    admission: Admission = field(default_factory=Admission)
+    need: Cost = ONE
+    """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
+    next_due: float | None = None
+    resting_until: float = 0.0
+    failures: int = 0
+    trouble: Outcome | None = None
+    """Why it rests, while it does."""
+    trouble_since: float = 0.0
+    published: bool = False
+    """Whether other replicas can read why it rests."""
+    transport: str = ""
+    last_login: Login | None = None
+    """None: there was none in this process; perhaps no mail needed one."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiting: deque[asyncio.Future[list[Leave]]] = field(default_factory=deque)
+    _under_way: Counter[Pair] = field(default_factory=Counter)
+    """Source and recipient of each message that a connection has taken."""
+    _costs: dict[str, Cost] = field(default_factory=dict)
+    _most: int = 0
+    """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
+    _most_until: float = 0.0
+
+    @property
+    def mailbox(self) -> str:
+        """The mailbox that its mail is submitted by, in lower case."""
+        return lane_parts(self.name)[1]
 
     # work
 
@@ -155,7 +142,7 @@ class Lane:
         while count and self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result([])
                 count -= 1
 
     def take(self, own: Mapping[Pair, int] | None = None) -> Claim | None:
@@ -202,17 +189,44 @@ class Lane:
         if self.ready and freed:  # else all of it still waits for earlier mail of the same source
             self._call(1)
 
-    async def wait_for_mail(self, seconds: float) -> None:
-        """Until mail may be ready, at most ``seconds``."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    @property
+    def spare(self) -> bool:
+        """Whether a connection waits for mail."""
+        return any(not one.done() for one in self._waiting)
+
+    def hand_on(self, leaves: list[Leave]) -> bool:
+        """What a connection has taken ahead and cannot carry any more, to one that waits; whether there was one."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(leaves)
+                return True
+        return False
+
+    async def wait_for_mail(self, seconds: float) -> list[Leave]:
+        """Until mail may be ready, at most ``seconds``; what another connection hands on, usually nothing."""
+        future: asyncio.Future[list[Leave]] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         handle = asyncio.get_running_loop().call_later(seconds, _finish, future)
         try:
-            await future
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # nobody will adopt them now
+                self._strand(future.result())
+            raise
         finally:
             handle.cancel()
             if not future.done() or future in self._waiting:
                 self._waiting = deque(one for one in self._waiting if one is not future)
+
+    def _strand(self, leaves: list[Leave]) -> None:
+        self.begun_ahead -= len(leaves)
+        for leave in leaves:
+            leave.end()
+            self.owed.append(leave.claim)
+            self.finished(leave.claim)
+        if leaves:
+            self.kick()
 
     def call_all(self) -> None:
         """Wake every idle connection: the lane is held, or the scheduler stops."""
@@ -381,6 +395,6 @@ def pairs(claim: Claim) -> set[Pair]:
     return {(claim.source, one.address.lower()) for one in claim.envelope.recipients}
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def _finish(future: asyncio.Future[list[Leave]]) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result([])

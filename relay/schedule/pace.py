@@ -1,4 +1,4 @@
-"""How fast the messages of one lane go."""
+"""How fast the messages of a lane go."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from relay.clock import Clock
+from relay.dburl import shown_url
 from relay.errors import SpoolError
 from relay.settings import SpoolSettings
 from relay.spool.contract import Spool
@@ -16,7 +17,7 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
     if settings.url.startswith("sqlite:"):
         return SqliteSpool(settings, clock)
     try:
-        from relay.spool.postgres import PostgresSpool, shown_url
+        from relay.spool.postgres import PostgresSpool
     except ImportError as error:
         raise SpoolError(
             "spool.url names PostgreSQL, and its driver is not installed",
@@ -29,10 +30,3 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
 
     # it passes on what it does not do itself, which the type checker cannot see
     return cast("Spool", BufferedSpool(settings, shared, clock, shown=shown_url(settings.url)))
-
-
-def for_operator(spool: Spool) -> tuple[Spool, SpoolError | None]:
-    """An open spool as a command uses it, and why only what this host keeps can be seen of it; None: all can be."""
-    from relay.spool.buffered import BufferedSpool, as_last_seen
-
-    return as_last_seen(spool), spool.trouble if isinstance(spool, BufferedSpool) else None

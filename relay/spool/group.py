@@ -7,8 +7,8 @@ on (SQLite) answers these questions trivially: `Alone`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -41,6 +41,8 @@ class Replica:
     state: str
     """working, or leaving."""
     me: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Digests of its configuration, as it declared them; empty for an earlier release."""
 
 
 class Worker(NamedTuple):
@@ -82,6 +84,15 @@ class Group(Protocol):
     @property
     def clock(self) -> Clock:
         """The clock that all its replicas agree on; everything that is compared between them is by this one."""
+        ...
+
+    @property
+    def replica_name(self) -> str:
+        """What this relay is called in the group; empty where there is none."""
+        ...
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        """Let the others know digests of this relay's configuration (`relay.likeness`), now and whenever it joins."""
         ...
 
     def listen(self, hear: Hear) -> None:
@@ -162,6 +173,10 @@ class Alone:
     """`Group` for a spool that one relay works on."""
 
     shared = False
+    replica_name = ""
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        """Nobody compares it."""
 
     sure = True
 

@@ -8,6 +8,7 @@ late it comes back. Its number (the fence) is never used again: taking part anew
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sqlite3
@@ -17,7 +18,7 @@ import psycopg
 
 from relay import __version__
 from relay.errors import SpoolLost
-from relay.spool import delivery
+from relay.spool import recovery
 from relay.spool.contract import Debt, Recovered
 from relay.spool.group import Replica, Taken, Worker
 from relay.spool.postgres_link import Row
@@ -57,13 +58,15 @@ class Member:
     fence: int = 0
     given_up: bool = False
     """The others have given it up: it must write nothing more, until it has joined anew."""
+    config: str = ""
+    """Digests of its configuration, as JSON."""
 
     def join(self, connection: psycopg.Connection[Row]) -> None:
         """Take part, under a new fence."""
         row = connection.execute(
-            f"INSERT INTO replica SELECT nextval('replica_fence'), %s, %s, %s, %s, {_SERVER_TIME}, {_SERVER_TIME}"
-            " RETURNING fence",
-            (self.name, socket.gethostname(), os.getpid(), __version__),
+            "INSERT INTO replica (fence, name, host, pid, version, config, started, seen) SELECT"
+            f" nextval('replica_fence'), %s, %s, %s, %s, %s, {_SERVER_TIME}, {_SERVER_TIME} RETURNING fence",
+            (self.name, socket.gethostname(), os.getpid(), __version__, self.config),
         ).fetchone()
         assert row is not None
         self.fence = int(row[0])
@@ -75,6 +78,10 @@ class Member:
             "SELECT set_config('relay.fence', %s, false), set_config('relay.name', %s, false)",
             (str(self.fence), self.name if self.fence else ""),
         )
+
+    def tell_config(self, connection: sqlite3.Connection) -> None:
+        """It has another configuration since it joined."""
+        connection.execute("UPDATE replica SET config = ? WHERE fence = ?", (self.config, self.fence)).close()
 
 
 def lost(name: str) -> SpoolLost:
@@ -248,7 +255,7 @@ def recover(
     ).fetchall()
     _free(connection, nobodys.format("lease.replica"))
     connection.execute("SELECT fold_parts(false)").close()
-    return delivery.take_back(
+    return recovery.take_back(
         connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain, who=who
     )
 
@@ -297,14 +304,23 @@ def replicas(connection: sqlite3.Connection, fence: int) -> list[Replica]:
     """All members, oldest first."""
     rows = connection.execute(
         "SELECT r.fence, r.name, r.version, r.host, r.pid, r.started, r.seen, r.leaving,"
-        " (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane')"
+        " (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane'), r.config"
         " FROM replica r ORDER BY r.fence"
     ).fetchall()
     return [
         Replica(
-            name, version, host, pid, started, seen, lanes, "leaving" if leaving else "working", one == fence
+            name,
+            version,
+            host,
+            pid,
+            started,
+            seen,
+            lanes,
+            "leaving" if leaving else "working",
+            one == fence,
+            json.loads(config or "{}"),
         )
-        for one, name, version, host, pid, started, seen, leaving, lanes in rows
+        for one, name, version, host, pid, started, seen, leaving, lanes, config in rows
     ]
 
 

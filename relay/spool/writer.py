@@ -133,16 +133,16 @@ class Writer:
         return future
 
     async def run(self, change: Change[T]) -> T:
-        """Queue a change and wait; cancelling the caller does not undo it."""
-        return await _unless_cancelled(self.submit(change))
+        """Queue a change and wait; cancelling the caller does not undo it (it only cancels the future)."""
+        return await self.submit(change)
 
     async def run_one_of(self, kind: Kind[P, T], value: P) -> T:
         """The same for a change with others of its kind."""
-        return await _unless_cancelled(self.submit_one_of(kind, value))
+        return await self.submit_one_of(kind, value)
 
     async def run_between(self, change: Change[T]) -> T:
         """Run something between two transactions, on the writer's connection."""
-        return await _unless_cancelled(self.submit(change, outside=True))
+        return await self.submit(change, outside=True)
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:
@@ -273,12 +273,3 @@ def _resolve(group: list[Waiting]) -> None:
             waiting.future.set_exception(plain_error(waiting.error))
         else:
             waiting.future.set_result(waiting.result)
-
-
-async def _unless_cancelled(future: asyncio.Future[T]) -> T:
-    """The result; whoever is cancelled meanwhile leaves the change to itself, and its error, if any, is nobody's."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        raise

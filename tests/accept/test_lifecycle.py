@@ -245,3 +245,17 @@ async def test_without_postmaster() -> None:
     async with running(config=all_settings(postmaster=None)) as bench, bench.session() as client:
         await client.ask("MAIL FROM:<a@b.c>")
         assert (await client.ask("RCPT TO:<postmaster>")).startswith("550 5.1.1")
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_client_accepted_just_as_the_port_is_handed_over_is_greeted(turns: int) -> None:
+    """Whatever the event loop has done for it by then: nobody is left without a word."""
+    async with running() as bench:
+        with socket.create_connection(bench.server.address, 5) as client:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await ListenerServer.pause_all([bench.server])
+            assert bench.server.paused
+            await bench.server.resume()
+            assert (await asyncio.to_thread(client.recv, 3)) == b"220"
+            assert bench.server.connections == 1

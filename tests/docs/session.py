@@ -52,7 +52,6 @@ class Session:
             **{key: value.replace("{folder}", str(folder)) for key, value in scene.replace.items()},
             "127.0.0.1:2525": f"127.0.0.1:{listen}",
             "127.0.0.1:8025": f"127.0.0.1:{web}",
-            "/tmp/rehearsal": f"{folder}/rehearsal",
         }
         self.outputs: list[str] = []
 
@@ -78,7 +77,8 @@ class Session:
     def _bash(self, script: str) -> int:
         base = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         path = f"{Path(sys.executable).parent}:{base.get('PATH', '')}"
-        env = {**base, "PATH": path, "PYTHONPATH": str(ROOT), **self._scene.env}
+        own = {"PATH": path, "PYTHONPATH": str(ROOT), "TMPDIR": str(self._folder)}
+        env = {**base, **own, **self._scene.env}
         shell = subprocess.Popen(
             ["bash", "-c", script], cwd=self._folder, env={key: self.here(value) for key, value in env.items()},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,

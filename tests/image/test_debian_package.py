@@ -59,4 +59,7 @@ def test_the_unit_starts_what_the_package_brings(system, package):
     program, config = re.search(r"^ExecStart=(\S+) run --config (\S+)$", unit, re.MULTILINE).groups()
     assert {f".{program}", f".{config}"} <= set(listed.split())
     assert "./usr/lib/systemd/system/relay.service" in listed
+    assert {"./usr/share/man/man1/relay.1.gz", "./usr/share/doc/relay/docs/troubleshooting.md"} <= set(
+        listed.split()
+    )
     assert re.findall(r"\S*(?:/bin/pip|/ensurepip/)\S*", listed) == []

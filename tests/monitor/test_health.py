@@ -77,6 +77,23 @@ async def test_the_command_says_the_same(site):
     assert (await site.daemon.spool.stats()).messages == before
 
 
+async def test_a_relay_that_takes_no_mail_is_alive(site, monkeypatch):
+    """What restarts a relay that hangs must not restart one whose spool is full; the reason is told all the same."""
+
+    async def full(*_):
+        return False
+
+    def run(*words: str):
+        return CliRunner().invoke(build_app("health"), ["health", "--config", str(site.config), *words])
+
+    monkeypatch.setattr(site.daemon.spool, "has_room", full)
+    assert (await asyncio.to_thread(run)).exit_code == 1
+    alive = await asyncio.to_thread(run, "--live")
+    assert (alive.exit_code, "live, not ready: " in alive.output, "full" in alive.output) == (0, True, True)
+    await site.stop()
+    assert (await asyncio.to_thread(run, "--live")).exit_code == 1
+
+
 async def test_a_relay_that_is_starting_is_waited_for(tmp_path):
     """The command is asked before there is a relay, and answers as soon as there is one; without --wait, at once."""
     site = Site(tmp_path)

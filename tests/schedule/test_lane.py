@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from relay.message import Client, Envelope, Recipient
-from relay.schedule.lane import Lane, UpstreamState, pairs
+from relay.schedule.lane import Lane, pairs
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from relay.spool.contract import Claim
 from tests.fakes.settings import LIMITS as NO_LIMITS
 
@@ -90,4 +92,22 @@ async def test_a_connection_is_woken_for_what_it_could_take_and_for_nothing_else
     assert not waiting.done()
     lane.finished(second)
     await asyncio.wait_for(waiting, 10)
+    assert taken(lane) == "2"
+
+
+async def test_what_is_handed_on_to_a_connection_that_is_cut_off_goes_back(lane):
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "a@x")], 0.0)
+    first = lane.take()
+    ended = []
+    leave = SimpleNamespace(claim=first, end=lambda: ended.append(first.id))
+    lane.begun_ahead = 1
+    waiting = asyncio.ensure_future(lane.wait_for_mail(30.0))
+    await asyncio.sleep(0)
+    assert lane.spare
+    assert lane.hand_on([leave])
+    assert not lane.hand_on([leave])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (lane.owed, ended, lane.begun_ahead) == ([first], ["1"], 0)
     assert taken(lane) == "2"

@@ -21,7 +21,31 @@ import tempfile  # noqa: F401
 import types
 from importlib.abc import MetaPathFinder
 
-GONE = {"uvloop", "fcntl", "pwd", "grp", "resource", "termios", "tty", "readline"}
+GONE = {
+    "uvloop",
+    "fcntl",
+    "pwd",
+    "grp",
+    "resource",
+    "termios",
+    "tty",
+    "readline",
+    "pty",
+    "syslog",
+    "posix",
+    "spwd",
+    "crypt",
+    "nis",
+}
+FUNCTIONS = """
+    chown fchmod fchown lchown chroot confstr fork forkpty getegid geteuid getgid getgroups getloadavg getpgid
+    getpriority getresuid getsid getuid initgroups killpg memfd_create mkfifo mknod nice openpty pathconf pipe2
+    posix_fadvise posix_fallocate pread preadv pwrite pwritev register_at_fork sched_getaffinity sched_setaffinity
+    sched_yield sendfile setegid seteuid setgid setgroups setpgid setpriority setresuid setsid setuid splice sync
+    sysconf uname wait3 wait4 eventfd getxattr setxattr copy_file_range fdatasync O_CLOEXEC O_DIRECTORY O_NOFOLLOW
+    O_NONBLOCK O_SYNC O_DSYNC O_TMPFILE
+"""
+"""Of `os`, what Windows lacks."""
 _flock, _pair = fcntl.flock, _socket.socketpair
 _UNIX = socket.AF_UNIX
 
@@ -66,19 +90,23 @@ def become_windows() -> None:
         delattr(asyncio, name)
     for loop in (asyncio.unix_events._UnixSelectorEventLoop, asyncio.AbstractEventLoop):
         loop.add_signal_handler = _refused  # type: ignore[assignment,method-assign]
-    for name in ("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGKILL", "SIGALRM"):
-        delattr(signal, name)
     for name in (
-        "getuid",
-        "geteuid",
-        "getgid",
-        "fchown",
-        "fchmod",
-        "chown",
-        "fork",
-        "posix_fadvise",
+        "SIGHUP",
+        "SIGUSR1",
+        "SIGUSR2",
+        "SIGPIPE",
+        "SIGKILL",
+        "SIGALRM",
+        "SIGCHLD",
+        "SIGQUIT",
+        "pthread_sigmask",
     ):
-        delattr(os, name)
+        delattr(signal, name)
+    for name in FUNCTIONS.split():
+        if hasattr(os, name):
+            delattr(os, name)
+    for name in ("SO_REUSEPORT", "MSG_DONTWAIT", "MSG_NOSIGNAL", "send_fds", "recv_fds", "CMSG_LEN"):
+        delattr(socket, name)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,13 @@ def test_the_main_job_needs_nothing_of_unix(tmp_path, fast, monkeypatch):  # noq
             )
         (message,) = fast.arrived(1)
         assert b"Subject: w" in fast.raw(message)
+        large = "From: erp@legacy.local\r\nSubject: large\r\n\r\n" + ("y" * 76 + "\r\n") * 20_000
+        with smtplib.SMTP("127.0.0.1", relay.port, timeout=30) as client:
+            client.sendmail("erp@legacy.local", ["you@contoso.com"], large)
+        assert any(fast.raw(one).endswith(large[-1_000_000:].encode()) for one in fast.arrived(2))
         channel = json.loads((tmp_path / "spool.db.control").read_text())
         assert set(channel) == {"port", "key"}
-        until(lambda: relay.status()["counters"]["delivered"] == 1, what="it is counted")
+        until(lambda: relay.status()["counters"]["delivered"] == 2, what="it is counted")
         assert relay.command("health").returncode == 0
         assert relay.command("reload").returncode == 0
         assert json.loads(relay.command("queue", "list", "--json").stdout) == []

@@ -116,6 +116,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if .root.Values.web.enabled -}}
 httpGet: {path: {{ .path }}, port: web{{ if $web.tls }}, scheme: HTTPS{{ end }}}
 {{- else -}}
-exec: {command: [relay, health]}
+exec: {command: [relay, health{{ if eq .path "/healthz" }}, --live{{ end }}]}
 {{- end -}}
 {{- end -}}
