@@ -158,8 +158,9 @@ class Daemon:
         self.clock = self.spool.clock
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
-            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool
-        )
+            settings, self.tokens, self.router, hostname=self.hostname, clock=self.clock, memory=self.spool,
+            places=self.spool,
+        )  # fmt: skip
         self.scheduler = Scheduler(
             self.spool, self.courier, settings, self.clock, self.router.identity, self.own
         )

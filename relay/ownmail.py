@@ -8,7 +8,8 @@ from relay.accept.addresses import matches
 from relay.report.notice import reachable
 from relay.rewrite.contract import Route
 from relay.schedule.desk import OWN_MAIL, Outgoing
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
+from relay.schedule.upstream import UpstreamState
 from relay.settings import Settings, Upstream
 from relay.spool.contract import lane_name, lane_parts
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from relay.deliver.attempt import Rewrite, Router, Rules
 from relay.deliver.choice import Choice, Choices, Forced, Memory
 from relay.deliver.classify import judge_fault
 from relay.deliver.contract import Connection
+from relay.deliver.graph.gate import Gate, Places
 from relay.deliver.graph.witness import Witness
 from relay.deliver.login import Door, log_in, token_outcome
 from relay.deliver.smtp import SmtpConnection
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from relay.deliver.graph.client import GraphClient
     from relay.deliver.graph.connection import GraphConnection
 
-GRAPH_AT_ONCE = 4
-"""Requests to Graph at once of one app (facts 6.6: 4, by some pages over all its mailboxes)."""
 Opener = Callable[[Upstream, str], Awaitable[Connection]]
 """How one transport opens a connection for a mailbox of an upstream."""
 
@@ -62,7 +60,9 @@ class RelayCourier:
         clock: Clock,
         rewrite: Rewrite = rewrite,
         memory: Memory | None = None,
+        places: Places | None = None,
     ) -> None:
+        """``places``: what this app's relays share of Graph's requests at once; None: it is the only one."""
         self._settings = settings
         self._tokens = tokens
         self._rules = Rules(router, rewrite)
@@ -71,9 +71,8 @@ class RelayCourier:
         self._numbers = itertools.count(1)
         self._contexts: dict[str, asyncio.Task[ssl.SSLContext]] = {}
         self._clients: dict[str, GraphClient] = {}
-        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(
-            lambda: asyncio.Semaphore(GRAPH_AT_ONCE)
-        )
+        self._gates: dict[str, Gate] = {}
+        self._places = places
         self._retiring = Tasks()
         self._choices = Choices(self._open_smtp, self._open_graph, clock, memory)
         self._openers: dict[str, Opener] = {
@@ -136,8 +135,9 @@ class RelayCourier:
         context = await self._context(upstream)
         client = self._clients.get(upstream.name)
         if client is None:  # shared: HTTP connections and the app's requests at once are counted there
+            gate = self._gates.setdefault(upstream.client_id, Gate(upstream.client_id, self._places))
             client = self._clients[upstream.name] = make_client(
-                upstream, self._tokens_of(upstream), context, self._gates[upstream.client_id]
+                upstream, self._tokens_of(upstream), context, gate
             )
         try:
             await client.tokens.token(Resource.GRAPH)

@@ -56,6 +56,8 @@ class Carrier:
         self._settling: set[asyncio.Task[None]] = set()
         self._ahead: deque[Leave] = deque()
         """Taken from the lane and being written down, in the order in which they will go."""
+        self._failed = False
+        """The spool failed at a message."""
         self._mine: Counter[Pair] = Counter()
         """What is in hand, the message under way included, by source and recipient."""
 
@@ -127,7 +129,7 @@ class Carrier:
         lane.connected += 1
         try:
             idle = _SHARED_IDLE_CHECK if self._scheduler.spool.shared else _IDLE_CHECK
-            while connection.usable() and not self._scheduler.stopping and not lane.leaving:
+            while connection.usable() and not self._ends:
                 if not self._scheduler.spool.sure and not await self._still_ours():
                     return
                 held = lane.the_hold() is not None
@@ -151,6 +153,10 @@ class Carrier:
         finally:
             lane.connected -= 1
             await self._give_back()
+
+    @property
+    def _ends(self) -> bool:
+        return self._failed or self._scheduler.stopping or self._lane.leaving
 
     def _take(self) -> Leave | None:
         if self._ahead:
@@ -205,7 +211,7 @@ class Carrier:
     def _may_hand_on(self) -> bool:
         lane, scheduler = self._lane, self._scheduler
         paused = lane.limiter.paused_until > scheduler.clock.now()
-        return not (scheduler.stopping or lane.leaving or paused or lane.the_hold() is not None)
+        return not (self._ends or paused or lane.the_hold() is not None)
 
     async def _give_back(self) -> None:
         """What was taken ahead goes over another connection now, or was never begun after all."""
@@ -227,6 +233,7 @@ class Carrier:
     async def _one(self, connection: Connection, leave: Leave, probe: bool) -> None:
         scheduler, lane, claim = self._scheduler, self._lane, leave.claim
         content: Content | None = None
+        report: Report | None
         began = scheduler.clock.monotonic()
         if claim.attempts == 0 and not claim.held_for:
             events.took("wait", scheduler.clock.now() - claim.received)
@@ -235,7 +242,7 @@ class Carrier:
             content = await scheduler.spool.content(claim.id)
             report = await connection.submit(claim, content, leave)
         except SpoolError as error:
-            report = _whole(claim, _spool_trouble(error))
+            report = None if self._back_in_order(claim) else _whole(claim, _spool_trouble(error))
         except Exception as error:
             # A fault of ours while handling this one message: it must not stop the lane, nor be lost or bounced.
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
@@ -244,6 +251,11 @@ class Carrier:
             lane.submitting.pop(claim.id, None)
             leave.end()
             events.took("submit", scheduler.clock.monotonic() - began)
+        if report is None:
+            lane.owed.append(claim)
+            lane.out_of_order = self._failed = True
+            lane.wake.set()
+            return
         now = scheduler.clock.now()
         if not probe and self._is_no_news(claim, report):
             # nothing that the next message must wait for: it is sent first
@@ -273,6 +285,15 @@ class Carrier:
             await self._settle(claim, done, report, now, answer)
         except Exception as error:
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
+
+    def _back_in_order(self, claim: Claim) -> bool:
+        """Whether a message that the spool failed at, and that is not sent, goes back to its place in the queue with all
+        that was claimed behind it: so nothing overtakes it once the spool answers again. Not when it fails a second time:
+        then it may be the message's own fault, and the others go on.
+        """
+        lane = self._lane
+        again, lane.failed_at = lane.failed_at == claim.id, claim.id
+        return not again
 
     async def _judge(
         self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool

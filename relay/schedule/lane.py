@@ -18,6 +18,7 @@ from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.schedule.pace import Pace
+from relay.schedule.upstream import UpstreamState
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
 
@@ -33,7 +34,6 @@ WINDOW = 32
 _LEARNED = 86_400.0
 """Seconds that a reply about too many recipients is remembered: the administrator may raise the limit meanwhile."""
 
-
 Pair = tuple[str, str]
 """A source and one of its recipients."""
 
@@ -46,20 +46,6 @@ class Login:
     """Wall seconds."""
     transport: str
     """``smtp``: XOAUTH2 was accepted. ``graph``: a token is held; Graph has no login of its own."""
-
-
-@dataclass(slots=True)
-class UpstreamState:
-    """What the lanes of one upstream share."""
-
-    name: str
-    hold: Hold | None = None
-    probing: str = ""
-    """The lane that is trying for all just now."""
-    slowed: Outcome | None = None
-    """A throttling reply about the whole tenant, in force until ``slowed_until``."""
-    slowed_until: float = 0.0
-    lanes: set[str] = field(default_factory=set)
 
 
 @dataclass(eq=False, repr=False)
@@ -83,6 +69,10 @@ class Lane:
     """Connections still being made, and since when."""
     owed: list[Claim] = field(default_factory=list)
     """Claimed, and to be given back to the spool as soon as it can be reached."""
+    failed_at: str = ""
+    """The last message at which the spool failed."""
+    out_of_order: bool = False
+    """That one goes back to the queue, and what was claimed behind it: until then nothing is taken."""
     shelved: list[tuple[Claim, Hold]] = field(default_factory=list)
     """Claimed, and to be held for their sender as soon as the spool can be reached."""
     reserved: int = 0
@@ -163,7 +153,7 @@ class Lane:
         of its `pairs` the asking connection has in hand already; they go first over the same connection, so nothing
         behind them overtakes them.
         """
-        if not self.ready:
+        if not self.ready or self.out_of_order:
             return None
         if not self._under_way:
             return self._start(0)
@@ -250,6 +240,18 @@ class Lane:
             self.limiter.release(self.cost(claim))
             self.uncharge(claim)
         return claims
+
+    def to_return(self) -> list[Claim]:
+        """What is owed to the spool; what would overtake some of it is, too."""
+        if self.out_of_order:
+            self.owed += self.give_back()
+        return self.owed[:]
+
+    def returned(self, claims: list[Claim]) -> None:
+        """These are back in the queue."""
+        self.owed = self.owed[len(claims) :]
+        self.out_of_order = self.out_of_order and bool(self.owed)
+        self.may_have_work = True
 
     def shelve(self, hold_of: Callable[[Claim], Hold | None]) -> None:
         """Claimed mail that no connection has taken, and that is held now: it is set apart instead of being sent."""

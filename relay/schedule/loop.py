@@ -23,7 +23,7 @@ from relay.schedule.carrier import Carrier
 from relay.schedule.desk import Desk, Post
 from relay.schedule.holds import Holds
 from relay.schedule.judgement import RetryRules
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
 from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.overdue import Overdue
 from relay.schedule.places import Places
@@ -31,6 +31,7 @@ from relay.schedule.planner import plan
 from relay.schedule.pools import Pools, members
 from relay.schedule.sharing import Sharing
 from relay.schedule.telling import Unwritten
+from relay.schedule.upstream import UpstreamState
 from relay.schedule.verdicts import Verdicts
 from relay.settings import MailboxLimits, Settings
 from relay.spool.contract import Claim, Hold, Settlement, Spool, lane_name, lane_parts
@@ -306,11 +307,9 @@ class Scheduler:
 
     async def _return(self, lane: Lane) -> None:
         """Hand back what is claimed and will not be sent. Raises SpoolError, and then it stays owed."""
-        if lane.owed:
-            owed = lane.owed[:]
+        if owed := lane.to_return():
             await self.spool.unclaim([claim.id for claim in owed])
-            lane.owed = lane.owed[len(owed) :]
-            lane.may_have_work = True
+            lane.returned(owed)
             self.answers.returned([claim.id for claim in owed if claim.direct])
         while lane.shelved:
             claim, hold = lane.shelved[0]

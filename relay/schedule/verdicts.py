@@ -11,8 +11,9 @@ from relay import events
 from relay.errors import SpoolError
 from relay.message import Outcome, Report, Result, Scope, Trouble
 from relay.schedule.judgement import message_key
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from relay.spool.contract import Claim
 
 if TYPE_CHECKING:

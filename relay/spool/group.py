@@ -116,6 +116,18 @@ class Group(Protocol):
         """Become the one that works a lane, if it is free; ``anyway``: beyond this replica's share as well."""
         ...
 
+    async def take_place(self, name: str, most: int) -> str | None:
+        """One of ``most`` places of that name, which all replicas share; None: others have all of them."""
+        ...
+
+    def has_place(self, place: str) -> bool:
+        """Whether that place certainly is still this replica's."""
+        ...
+
+    async def leave_place(self, place: str) -> None:
+        """It is free; nothing when it is this replica's no more."""
+        ...
+
     async def let_go(self, lane: str, *, idle: bool = False) -> None:
         """Stop working a lane: nothing of it is claimed here any more. Others may take it; ``idle``: once it has mail."""
         ...
@@ -180,6 +192,17 @@ class Alone:
     async def take(self, lane: str, *, anyway: bool = False) -> Taken:
         """Every lane is its own."""
         return Taken.MINE
+
+    async def take_place(self, name: str, most: int) -> str | None:
+        """There is always one: nobody else takes any."""
+        return name
+
+    def has_place(self, place: str) -> bool:
+        """Always."""
+        return True
+
+    async def leave_place(self, place: str) -> None:
+        """Nobody waits for it."""
 
     async def let_go(self, lane: str, *, idle: bool = False) -> None:
         """Nobody else would take it."""

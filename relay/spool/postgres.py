@@ -44,7 +44,7 @@ from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
 from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
-from relay.spool.postgres_link import Row, Statements, arguments, prepare
+from relay.spool.postgres_link import Row, Statements, readers
 from relay.spool.postgres_member import debts_of
 from relay.spool.postgres_newest import NewestPrimary
 from relay.spool.postgres_place import refuse_shared_sessions, take_place
@@ -67,10 +67,6 @@ from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_
 
 T = TypeVar("T")
 
-_READERS = 4
-"""Connections for reading, and for the pieces of large bodies."""
-_PATIENCE = 2.0
-"""Seconds to wait for one of them."""
 _LOOK_EVERY = 1.0
 """Seconds between looks whether the database answers: how soon listeners take mail again after it was away."""
 _ORPHAN_AGE = 86_400.0
@@ -99,20 +95,7 @@ class PostgresSpool(GroupSpool):
             await self._start_when_free()
         except Exception as error:
             raise plain_error(error) from error
-        name = f"relay {self._member.name} reading"
-        self._pool = ConnectionPool(
-            self._settings.url,
-            connection_class=NewestPrimary,
-            kwargs=arguments(self._settings.url, name),
-            configure=prepare,
-            check=ConnectionPool.check_connection,
-            min_size=1,
-            max_size=_READERS,
-            timeout=_PATIENCE,
-            reconnect_timeout=_PATIENCE,
-            open=False,
-            name="spool",
-        )
+        self._pool = readers(self._settings.url, f"relay {self._member.name} reading")
         await asyncio.to_thread(self._pool.open)
         try:
             last = await self._read(lambda c: c.execute("SELECT max(id) FROM message").fetchone())

@@ -327,6 +327,19 @@ class GroupSpool(RelationalSpool):
             if not idle:
                 self._tell("free", lane)
 
+    async def take_place(self, name: str, most: int) -> str | None:
+        fence = self._member.fence
+        number = await self._as_member(lambda c: postgres_member.take_place(c, name, most, fence))
+        return None if number is None else f"{fence} {number} {name}"
+
+    def has_place(self, place: str) -> bool:
+        return self.sure and place.partition(" ")[0] == str(self._member.fence)
+
+    async def leave_place(self, place: str) -> None:
+        fence, number, name = place.split(" ", 2)
+        if fence == str(self._member.fence) and not self._member.given_up:
+            await self._as_member(lambda c: postgres_member.leave_place(c, name, int(number), int(fence)))
+
     async def surplus(self) -> int:
         fence = self._member.fence
         return await self._read(lambda c: postgres_member.surplus(c, fence))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import psycopg
+from psycopg_pool import ConnectionPool
 
 from relay.spool.postgres_dialect import bound, translate
 from relay.spool.postgres_faults import wrong_address
@@ -22,6 +23,10 @@ SCHEMA = "relay"
 """Our tables keep to a schema of their own in the database."""
 CONNECT_SECONDS = 3
 """Beyond it a server counts as away."""
+_READERS = 4
+"""Connections for reading of one relay."""
+_PATIENCE = 2.0
+"""Seconds to wait for one of them."""
 
 _SESSION = (
     f"SET search_path = {SCHEMA}",
@@ -71,6 +76,23 @@ def connect(url: str, name: str) -> psycopg.Connection[Row]:
         connection.close()
         raise
     return connection
+
+
+def readers(url: str, name: str) -> ConnectionPool[NewestPrimary]:
+    """Connections for reading, and for the pieces of large bodies; not open yet."""
+    return ConnectionPool(
+        url,
+        connection_class=NewestPrimary,
+        kwargs=arguments(url, name),
+        configure=prepare,
+        check=ConnectionPool.check_connection,
+        min_size=1,
+        max_size=_READERS,
+        timeout=_PATIENCE,
+        reconnect_timeout=_PATIENCE,
+        open=False,
+        name="spool",
+    )
 
 
 class _Answer:

@@ -34,6 +34,8 @@ PRESENT = 0x72656C62
 """First key of the lock that each member's session holds, its fence being the second: "relb". It ends with the session."""
 FREE_FOR = 60
 """Seconds after which a lane that nobody takes has no mail: else somebody would have."""
+PLACED_FOR = 900
+"""Seconds after which a place is nobody's: a request takes less, so its end was lost with the answer of a commit."""
 _SERVER_TIME = "extract(epoch FROM clock_timestamp())"
 IS_PRESENT = (
     "EXISTS (SELECT 1 FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2"
@@ -152,7 +154,7 @@ def note_connections(connection: sqlite3.Connection, lane: str, fence: int, conn
 
 def _free(connection: sqlite3.Connection, whose: str, *values: int) -> None:
     """Leases of members that are no more."""
-    connection.execute(f"DELETE FROM lease WHERE kind = 'task' AND {whose}", values)
+    connection.execute(f"DELETE FROM lease WHERE kind <> 'lane' AND {whose}", values)
     connection.execute(
         f"UPDATE lease SET replica = 0, since = {_SERVER_TIME} WHERE replica <> 0 AND {whose}", values
     )
@@ -165,6 +167,26 @@ def on_duty(connection: sqlite3.Connection, task: str, fence: int) -> bool:
     )
     row = connection.execute("SELECT replica FROM lease WHERE kind = 'task' AND name = ?", (task,)).fetchone()
     return row is not None and row[0] == fence
+
+
+def take_place(connection: sqlite3.Connection, name: str, most: int, fence: int) -> int | None:
+    """The number of a free one of ``most`` places of that name; None: none is free, or somebody was quicker."""
+    row = connection.execute(
+        f"INSERT INTO lease SELECT 'place', ? || ' ' || n, ?, {_SERVER_TIME}, 0 FROM generate_series(1, ?) n"
+        " WHERE NOT EXISTS (SELECT 1 FROM lease WHERE kind = 'place' AND name = ? || ' ' || n AND replica <> 0)"
+        " ORDER BY random() LIMIT 1 ON CONFLICT (kind, name) DO UPDATE SET replica = excluded.replica,"
+        " since = excluded.since WHERE lease.replica = 0 RETURNING substring(name FROM '[0-9]+$')::integer",
+        (name, fence, most, name),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def leave_place(connection: sqlite3.Connection, name: str, number: int, fence: int) -> None:
+    """It is free again."""
+    connection.execute(
+        "DELETE FROM lease WHERE kind = 'place' AND name = ? || ' ' || ? AND replica = ?",
+        (name, str(number), fence),
+    )
 
 
 # coming and going
@@ -261,6 +283,7 @@ def tidy(connection: sqlite3.Connection, now_ms: int) -> None:
     """Forget debts that are over, and add up what members that are gone have counted."""
     connection.execute("DELETE FROM debt WHERE until < ?", (now_ms,))
     connection.execute(f"DELETE FROM lease WHERE replica = 0 AND since < {_SERVER_TIME} - {FREE_FOR}")
+    connection.execute(f"DELETE FROM lease WHERE kind = 'place' AND since < {_SERVER_TIME} - {PLACED_FOR}")
     connection.execute("SELECT fold_parts(false)").close()
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from relay.ownmail import OwnMail
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from relay.settings import SenderRule
 from relay.spool.contract import Hold, lane_name
 from tests.fakes.settings import LIMITS, settings

@@ -7,8 +7,9 @@ from itertools import chain
 
 import pytest
 
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from tests.fakes.exchange import FakeExchange, Talk
 from tests.replies.conftest import Build
 from tests.replies.kit import BAD, GOOD, LANE, House, mails_of

@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from relay.schedule.lane import Lane, UpstreamState
+from relay.schedule.lane import Lane
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from relay.spool.contract import Claim
 from tests.fakes.settings import LIMITS
 from tests.schedule.test_lane import claim

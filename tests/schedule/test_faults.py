@@ -76,6 +76,35 @@ async def test_a_lane_goes_on_by_itself_after_a_spool_that_failed(house, method)
     await h.quiet()
 
 
+@pytest.mark.parametrize("method", ["begin", "content"])
+@pytest.mark.parametrize("back", [True, False], ids=["back at once", "away for a while"])
+async def test_a_source_keeps_its_order_over_a_spool_that_fails_under_way(house, method, back):
+    h = await house(connections=2)
+    sent = [await accept(h.spool) for _ in range(6)]
+    await h.courier.until(lambda: len(h.courier.sent) == 6)
+    failing = [Failing(h.spool, method, 1), *([] if back else [Failing(h.spool, "unclaim", 3)])]
+    sent += [await accept(h.spool) for _ in range(6)]
+    await h.courier.until(lambda: len(h.courier.sent) == 12)
+    assert [one.id for one in h.courier.sent] == sent
+    assert not any(one.left for one in failing)
+
+
+async def test_a_message_that_the_spool_always_fails_at_keeps_no_other_waiting(house):
+    h = await house(connections=1)
+    right = h.spool.content
+    bad = await accept(h.spool, source="bad")
+
+    async def content(message_id):
+        if message_id == bad:
+            raise SpoolBusy("its page cannot be read")
+        return await right(message_id)
+
+    h.spool.content = content
+    good = [await accept(h.spool, source="good") for _ in range(4)]
+    await h.courier.until(lambda: len(h.courier.sent) == 4)
+    assert [one.id for one in h.courier.sent] == good
+
+
 async def test_a_hold_that_could_not_be_written_is_in_force_and_written_later(house):
     h = await house()
     failing = Failing(h.spool, "hold", 2)

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from relay.message import Client, Envelope, Recipient
-from relay.schedule.lane import Lane, UpstreamState, pairs
+from relay.schedule.lane import Lane, pairs
 from relay.schedule.limits import MailboxLimiter
+from relay.schedule.upstream import UpstreamState
 from relay.spool.contract import Claim
 from tests.fakes.settings import LIMITS as NO_LIMITS
 

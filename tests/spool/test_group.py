@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 
 import pytest
@@ -34,6 +35,7 @@ def impatient(monkeypatch):
     """Replicas are missed after a second or two, not after fifteen."""
     monkeypatch.setattr(postgres_watch, "GONE", 0.5)
     monkeypatch.setattr(postgres_watch, "SILENT", 1.5)
+    monkeypatch.setattr(postgres_watch, "SURE", 0.4)
     monkeypatch.setattr(postgres_watch, "_LOOK", 0.1)
 
 
@@ -543,3 +545,52 @@ async def test_a_database_that_was_away_makes_nobody_look_lost(make):
             await asyncio.sleep(0.05)
     assert [one._member.fence, two._member.fence] == fences
     assert await lanes_of(one) == {LANE, OTHER}
+
+
+async def test_places_are_taken_one_by_one_and_those_of_a_lost_replica_are_free(make, impatient):
+    frozen, other = await make(), await make()
+    mine = [await frozen.take_place("app", 2) for _ in range(2)]
+    assert None not in mine and len(set(mine)) == 2
+    assert await frozen.take_place("app", 2) is None and await other.take_place("app", 2) is None
+    await frozen.leave_place(mine[0])
+    theirs = await other.take_place("app", 2)
+    assert other.has_place(theirs)
+    freeze(frozen)
+    await given_up(other, 0)
+    assert await other.take_place("app", 2) is not None
+    assert not frozen.has_place(mine[1])
+    with pytest.raises(SpoolLost):
+        await frozen.leave_place(mine[1])
+    assert await other.take_place("app", 2) is None, "what was the lost one's is not freed twice"
+
+
+async def test_a_replica_that_was_given_up_unaware_is_not_sure_and_hears_it_when_it_asks(make, impatient):
+    frozen, other = await make(), await make()
+    await frozen.assure()
+    assert frozen.sure
+    freeze(frozen)
+    await given_up(other, 0)
+    frozen._watch.confirm(frozen._member.fence, time.monotonic() - postgres_watch.SURE, time.time())
+    assert not frozen.sure
+    with pytest.raises(SpoolLost):
+        await frozen.assure()
+
+
+async def test_the_connections_of_a_killed_replica_are_soon_no_reason_to_wait(make, monkeypatch):
+    monkeypatch.setattr(postgres_watch, "GONE", 0.5)
+    killed, other = await make(), await make()
+    await accept(killed)
+    await killed.take(LANE)
+    await killed.note_connections(LANE, 3)
+    claim = await claim_one(killed, make.clock.now())
+    await killed.begin(claim.id, make.clock.now(), 1)
+    await happens(lambda: any(one.new for one in other._watch._peers._known.values()))
+    killed._watch._stopping = True
+    killed._watch._outside.send(b".")
+    await given_up(other, 0)
+    now = make.clock.now()
+    limiter = MailboxLimiter(LIMITS, await other.usage(LANE, now))
+    assert limiter.connections(now) == 2 and limiter.connections(now + 31) == 2
+    assert sorted((debt.connections, debt.messages) for debt in (await other.usage(LANE, now)).debts) == [
+        (0, 1), (1, 0)
+    ]  # fmt: skip

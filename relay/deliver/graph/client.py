@@ -24,6 +24,7 @@ from relay import events
 from relay.deliver.classify import Names
 from relay.deliver.graph.contract import Answer, BodySource, Lost
 from relay.deliver.graph.draft import RETRY_AFTER_LIMIT
+from relay.deliver.graph.gate import Gate
 from relay.deliver.graph.judge import retry_after
 from relay.deliver.graph.reading import read_answer
 from relay.deliver.tunnel import proxy_name
@@ -131,9 +132,7 @@ class Share:
 class GraphClient:
     """What the connections of one upstream share: session, tokens and the app's requests at once."""
 
-    def __init__(
-        self, upstream: Upstream, tokens: TokenSource, context: ssl.SSLContext, gate: asyncio.Semaphore
-    ) -> None:
+    def __init__(self, upstream: Upstream, tokens: TokenSource, context: ssl.SSLContext, gate: Gate) -> None:
         self.upstream = upstream
         self.tokens = tokens
         self.gate = gate
