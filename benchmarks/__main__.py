@@ -37,7 +37,7 @@ def _beside_postfix(folder: Path) -> list[Row]:
         raise RuntimeError(missing)
     with kit.simulator(folder / "simulator") as simulator:
         return [
-            throughput.accept(folder, simulator, 3000, 3),
+            *throughput.accept(folder, simulator, 3000, 3),
             throughput.relay_through(folder, simulator, 3000, 3),
             throughput.relay_through(folder, simulator, 20, 2, size=throughput.LARGE, clients=4),
         ]

@@ -18,8 +18,8 @@ from relay.report.bulletin import Matter, admin_notice
 from relay.schedule.desk import new_id
 from relay.schedule.loop import Scheduler
 from relay.settings import SenderRule, Settings
-from relay.spool.buffered import BufferedSpool, as_last_seen
 from relay.spool.contract import LaneSummary, Spool, lane_name, lane_parts
+from relay.spool.host import Texts
 
 PAUSE = 20.0
 """Seconds between two looks: a hold is told within the minute."""
@@ -29,7 +29,7 @@ _PREFIX = "alert:"
 class _Memory:
     """The spool's small texts, under a prefix of their own."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Texts) -> None:
         self._spool = spool
 
     async def remembered(self) -> dict[str, str]:
@@ -54,10 +54,7 @@ class Alarms:
         self._found: dict[str, Cause] = {}
         self._reminders: list[Cause] = []
         self._alarm = Alarm(Watch(_Memory(spool)), self._ways())
-        self._local = spool if isinstance(spool, BufferedSpool) else None
-        self._here: Alarm | None = None
-        if self._local is not None:
-            self._here = Alarm(Watch(_Memory(self._local.local)), self._ways())
+        self._here = Alarm(Watch(_Memory(spool.local)), self._ways()) if spool.local is not None else None
 
     def _ways(self) -> Ways:
         settings = self._own.settings
@@ -78,9 +75,10 @@ class Alarms:
 
     async def look_here(self) -> None:
         """What concerns this host alone, and is remembered on its own disk. Raises SpoolError."""
-        if self._local is not None and self._here is not None:
+        mail = await self._spool.local_mail()
+        if mail is not None and self._here is not None:
             now = self._clock.now()
-            await self._here.look(local_causes(await self._local.local_mail(), now), now)
+            await self._here.look(local_causes(mail, now), now)
 
     def start_anew(self) -> None:
         """Another replica has told so far: what it told is in the spool."""
@@ -89,7 +87,7 @@ class Alarms:
     async def look(self, *, tells: bool = True) -> None:
         """One look. ``tells``: whether this replica is the one that tells. Raises SpoolError."""
         now = self._clock.now()
-        summaries = await as_last_seen(self._spool).lanes()
+        summaries = await self._spool.last_seen().lanes()
         found = causes(
             holds=self._scheduler.holds.all(),
             lanes=[self._facts(one) for one in summaries],
@@ -109,7 +107,7 @@ class Alarms:
             self._reminders = await self._keeper.causes(now)
             await self._keeper.tell(self._reminders)
         except SpoolError:
-            if self._local is None:
+            if self._here is None:
                 raise
         except Exception as error:
             events.trouble(where="credentials", what=f"unexpected error: {error!r}", error=error)

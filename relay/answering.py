@@ -9,7 +9,6 @@ from relay import status
 from relay.errors import ControlError, SpoolError
 from relay.schedule.lane import Lane
 from relay.schedule.telling import iso
-from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import lane_name, lane_parts
 from relay.status import LaneHealth, held_health
 from relay.tokens.contract import TokenState
@@ -22,7 +21,6 @@ _SLOW_DIAL = 10.0
 
 _SPOOL_PATIENCE = 5.0
 """Seconds in which the spool must answer a probe."""
-_PROBE = "health:probe"
 _LANES = 100
 """Mailboxes that an answer about health shows one by one."""
 _NONE_ASKED = "none yet: no mail has needed one since the start"
@@ -108,11 +106,9 @@ class Answering:
     async def _spool_fault(self) -> str:
         """Why the spool takes no mail; empty when it does."""
         spool = self._daemon.spool
-        # with a local spool mail is taken whether the shared one answers or not
-        probed = spool.local if isinstance(spool, BufferedSpool) else spool
         try:
             async with asyncio.timeout(_SPOOL_PATIENCE):
-                await probed.remember(_PROBE, None)  # a transaction that changes nothing
+                await spool.probe()
                 return "" if await spool.has_room(1024) else "the spool is full"
         except TimeoutError:
             return f"the spool has not answered within {_SPOOL_PATIENCE:.0f} s: is its disk stuck?"
@@ -140,10 +136,8 @@ class Answering:
 
     def _warnings(self) -> list[str]:
         """A database that is away, tokens that are refused, mailboxes that are held or cannot be logged in to."""
-        spool = self._daemon.spool
-        away: list[str] = []
-        if isinstance(spool, BufferedSpool) and spool.switch.since is not None:
-            away = [f"new mail goes into this host's local spool: {spool.switch.reason}"]
+        diverted = self._daemon.spool.diverted
+        away = [f"new mail goes into this host's local spool: {diverted}"] if diverted else []
         tokens = [
             f"{name}: no {state.resource.value} token: {state.error}"
             for name, source in self._daemon.tokens.items()

@@ -17,7 +17,6 @@ from relay.accept.listener import ListenerServer
 from relay.alarms import Alarms
 from relay.answering import Answering
 from relay.background import Tasks
-from relay.config.faults import ConfigError
 from relay.control import ControlServer, control_path
 from relay.deliver.choice import PREFIX
 from relay.deliver.courier import RelayCourier
@@ -30,10 +29,9 @@ from relay.liverouter import LiveRouter
 from relay.memory import Memory
 from relay.ownmail import OwnMail, our_name
 from relay.pages import Pages
-from relay.rewrite.route import Router
+from relay.reload import Load, Reload
 from relay.schedule.loop import Scheduler
 from relay.settings import Settings
-from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import News, Spool, lane_parts
 from relay.spool.factory import build_spool as spool_for
 from relay.spool.sqlite import SqliteSpool
@@ -46,8 +44,6 @@ DRAIN = 25.0
 
 LOOK_AT_CERTIFICATES = 30.0
 """Seconds between two looks at the files of TLS certificates."""
-
-Load = Callable[[], Settings]
 
 
 def build_spool(settings: Settings) -> Spool:
@@ -152,7 +148,7 @@ class Daemon:
         """``load`` reads the configuration again; ``inherited``: sockets that the service manager holds open."""
         self.settings = settings
         self._inherited = inherited or supervisor.Inherited()
-        self._load = load
+        self._reload = Reload(self, load)
         self.hostname = our_name()
         self.own = OwnMail(settings, self.hostname)
         self.router = LiveRouter(settings, self.own)
@@ -192,17 +188,17 @@ class Daemon:
         for warning in self.settings.warnings:
             events.advice(where="configuration", what=warning)
         await self.spool.open()
-        away = isinstance(self.spool, BufferedSpool) and not self.spool.reached
+        away = not self.spool.reached
         if not away:
             await self._recover()
             await self.courier.recall()
         self.spool.listen(self._heard)
         await self.control.start()  # before any client: it changes the umask for a moment
-        await self._listen(self.settings)
+        await self.listen(self.settings)
         if away:
             self._tasks.spawn(self._take_up_later())
         else:
-            await self._sort_out()
+            await self.sort_out()
             await self.scheduler.start()
             await self._drop_unused()
         self.started = self.clock.now()
@@ -224,7 +220,8 @@ class Daemon:
         for message_id in recovered.uncertain:
             events.uncertain(id=message_id, lane="", why="relay stopped while it was being submitted")
 
-    async def _sort_out(self) -> None:
+    async def sort_out(self) -> None:
+        """Waiting mail that today's rules want in other lanes goes there. Raises SpoolError."""
         await self._reroute(await self._stray())
 
     async def _drop_unused(self) -> None:
@@ -235,9 +232,8 @@ class Daemon:
 
         It may go away again: each step is tried until it is done, and done once.
         """
-        assert isinstance(self.spool, BufferedSpool)
         steps: list[Callable[[], Awaitable[None]]] = [
-            self.spool.reach, self._recover, self.courier.recall, self._sort_out, self.scheduler.start, self._drop_unused,
+            self.spool.reach, self._recover, self.courier.recall, self.sort_out, self.scheduler.start, self._drop_unused,
         ]  # fmt: skip
         while steps:
             try:
@@ -274,7 +270,7 @@ class Daemon:
         self._inherited.close()
         self._forget()
 
-    async def _listen(self, settings: Settings) -> None:
+    async def listen(self, settings: Settings) -> None:
         """Start what is new; then, nothing having failed, hand the settings to what already listens. Raises OSError."""
         intake = self._intake(settings)
         fresh: dict[str, ListenerServer] = {}
@@ -298,6 +294,12 @@ class Daemon:
                 remedy=f"Add `- bind: {address}` to listeners, or take it out of relay.socket: clients wait there in vain.",
             )  # fmt: skip
 
+    def dismiss(self, bind: str) -> None:
+        """A listener that the configuration names no more ends; its connections have `DRAIN` to finish."""
+        self._tasks.spawn(self.listeners.pop(bind).drain(DRAIN))
+        if self.acceptance is not None:
+            self.acceptance.dismiss(bind, DRAIN)
+
     def _intake(self, settings: Settings) -> Intake:
         authenticator = Authenticator(settings.clients)
         self._logins = Judge(authenticator, self._guessing, self.clock)
@@ -313,10 +315,11 @@ class Daemon:
         )
 
     def _acceptance(self) -> Acceptance | None:
-        """Helper processes that accept mail; None where the spool takes mail from this process alone."""
+        """Helper processes that accept mail; None where the spool takes mail from this process alone.
+
+        On a database server another replica is the way to more.
+        """
         if not isinstance(self.spool, SqliteSpool) or not hasattr(os, "sched_getaffinity"):
-            return None
-        if self.spool.shared:  # on a server: another replica is the way to more
             return None
         desk = Desk(self.spool, lambda: self._logins, self.router.member)
         return Acceptance(desk, self.listeners, self.hostname, self.settings)
@@ -357,73 +360,19 @@ class Daemon:
 
     def reload_soon(self) -> None:
         """SIGHUP."""
-        self._tasks.spawn(self._reload_and_tell())
+        if self._reload.asked():
+            self._tasks.spawn(self._reload_when_up())
 
-    async def _reload_and_tell(self) -> None:
+    async def _reload_when_up(self) -> None:
         await self._up.wait()
-        try:
-            await self.reload()
-        except (RelayError, OSError) as error:
-            what = "nothing was changed" if isinstance(error, (ConfigError, OSError)) else "not all was done"
-            remedy = getattr(error, "remedy", "") or "Mend the configuration and reload again."
-            events.trouble(where="reload", what=f"{what}: {error}", remedy=remedy)
-            supervisor.notify(f"STATUS=reload: {what}: {error}".replace("\n", " "))
+        await self._reload.reload_and_tell()
 
     async def reload(self) -> None:
         """Read the configuration again; one that is faulty or cannot be listened with changes nothing.
 
         Raises ConfigError, OSError (a listener), or SpoolError (then it is in force, but not all waiting mail was told).
         """
-        supervisor.reloading()
-        try:
-            await self._reload()
-        finally:
-            supervisor.ready("listening on " + ", ".join(self.listeners))
-
-    async def _reload(self) -> None:
-        settings = await asyncio.to_thread(self._load)
-        for key in ("url", "local"):
-            if getattr(settings.spool, key) != getattr(self.settings.spool, key):
-                events.advice(
-                    where="reload",
-                    what=f"spool.{key} changed",
-                    remedy="Restart relay to use the other spool.",
-                )
-        for warning in settings.warnings:
-            events.advice(where="configuration", what=warning)
-        await self._listen(settings)
-        await self._adopt(settings)
-        events.notice(what="reloaded", configuration=settings.source)
-
-    async def _adopt(self, settings: Settings) -> None:
-        await self._adopt_tokens(settings)
-        self.settings = self.own.settings = settings
-        self.router.rules = Router(settings)
-        self.courier.update(settings, self.router, self.tokens)
-        logs.configure(settings.log)
-        if self.acceptance is not None:
-            await self.acceptance.update(settings)
-        self.keeper.update(settings)
-        self.alarms.update()
-        for bind in set(self.listeners) - {one.bind for one in settings.listeners}:
-            self._tasks.spawn(self.listeners.pop(bind).drain(DRAIN))
-            if self.acceptance is not None:
-                self.acceptance.dismiss(bind, DRAIN)
-        await self._reroute(await self._stray())
-        await self.scheduler.reload(settings)
-        await self.scheduler.drop_unused(self.router.uses)
-        await self.pages.update()
-
-    async def _adopt_tokens(self, settings: Settings) -> None:
-        old = {one.name: one for one in self.settings.upstreams}
-        for one in settings.upstreams:
-            if old.get(one.name) == one and one.name in self.tokens:
-                self.tokens[one.name].retry_now()
-                continue
-            before = self.tokens.get(one.name)
-            self.tokens[one.name] = EntraTokens(one, clock=self.clock)
-            if before is not None:
-                await before.close()
+        await self._reload.reload()
 
     # what is asked of it
 

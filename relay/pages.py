@@ -26,7 +26,6 @@ from relay.message import Client
 from relay.rewrite.contract import Refused
 from relay.rewrite.route import Router
 from relay.settings import Secret, Settings, Upstream, Web
-from relay.spool.buffered import as_last_seen
 from relay.spool.contract import Spool
 from relay.web.desk import MINUTES, News, Preview
 
@@ -292,7 +291,7 @@ class Pages:
     @property
     def spool(self) -> Spool:
         """The open spool."""
-        return as_last_seen(self._daemon.spool)
+        return self._daemon.spool.last_seen()
 
     def now(self) -> float:
         """Wall time."""

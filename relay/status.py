@@ -17,7 +17,6 @@ from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
 from relay.schedule.verdicts import PACE, TROUBLE
 from relay.settings import Settings, Upstream
-from relay.spool.buffered import as_last_seen
 from relay.spool.contract import Hold, LaneSummary, Replica, Spool, SpoolStats, lane_name, lane_parts
 from relay.spool.factory import build_spool
 from relay.tokens.choice import NAMES
@@ -203,7 +202,7 @@ async def report(
 
     ``health``: of the lanes that the caller works; of the others, what the spool knows is shown.
     """
-    spool = as_last_seen(spool)
+    spool = spool.last_seen()
     summaries = {summary.lane: summary for summary in await spool.lanes()}
     workers = await spool.workers()
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
@@ -303,7 +302,7 @@ async def offline(settings: Settings) -> dict[str, Any]:
     """The report of a stopped relay, from the spool alone; ``started`` is null."""
     from relay.keeper import known_ends
 
-    spool = as_last_seen(build_spool(settings.spool))
+    spool = build_spool(settings.spool).last_seen()
     await spool.open(owner=False)
     try:
         choices = choices_of(await spool.remembered(PREFIX))

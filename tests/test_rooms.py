@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "alarms": {"*"},
     "keeper": {"*"},
     "pages": {"*"},
+    "reload": {"*"},
     "control": set(),
     "hardening": set(),
     "status": {"*"},

@@ -64,10 +64,12 @@ class Gate:
         self.open = 0
         self._by_client: dict[str, int] = {}
         self._stamps: dict[str, deque[float]] = {}
-        self.on_leave: Callable[[str], None] | None = None
-        """Hears of each connection that is counted out, for another process that lets clients in."""
-        self.on_message: Callable[[str], None] | None = None
-        """Hears of each message that is counted."""
+        self.on_enter: Callable[[str], object] | None = None
+        """Hears of each connection that is counted in, for another process that counts it, too."""
+        self.on_leave: Callable[[str], object] | None = None
+        """Hears of each connection that is counted out."""
+        self.on_message: dict[object, Callable[[str], object]] = {}
+        """By who hears of it: called with each message that is counted, but for those it told of itself."""
 
     def enter(self, address: str, limits: ListenerLimits) -> bytes | None:
         """Count a connection in; the refusal, when it is one too many (then it is not counted)."""
@@ -76,12 +78,11 @@ class Gate:
         mine = self._by_client.get(address, 0)
         if mine >= limits.connections_per_client:
             return replies.CLOSE_CLIENT_FULL
-        self.open += 1
-        self._by_client[address] = mine + 1
+        self.add({address: 1})
         return None
 
     def leave(self, address: str) -> None:
-        """Count a connection out that `enter` let in."""
+        """Count a connection out that was counted in."""
         self.open -= 1
         mine = self._by_client[address] - 1
         if mine:
@@ -96,14 +97,21 @@ class Gate:
         for address, count in connections.items():
             self.open += count
             self._by_client[address] = self._by_client.get(address, 0) + count
+            if self.on_enter is not None:
+                for _ in range(count):
+                    self.on_enter(address)
 
     def connections(self) -> dict[str, int]:
         """Connections counted in, by client."""
         return dict(self._by_client)
 
-    def stamps(self) -> dict[str, list[float]]:
-        """Times of the messages counted, by client."""
-        return {address: list(stamps) for address, stamps in self._stamps.items()}
+    def stamps(self, now: float) -> dict[str, list[float]]:
+        """Times of the messages counted within the last minute, by client."""
+        fresh = {
+            address: [one for one in stamps if now - one < _MINUTE]
+            for address, stamps in self._stamps.items()
+        }
+        return {address: stamps for address, stamps in fresh.items() if stamps}
 
     def recall(self, stamps: Mapping[str, Sequence[float]]) -> None:
         """Take up times that another process counted."""
@@ -114,16 +122,28 @@ class Gate:
         """Count a message, if the client has one left in this sliding minute: 0. Else the seconds to wait."""
         if not per_minute:
             return 0.0
+        stamps = self._stamps_of(address, per_minute, now)
+        if len(stamps) == per_minute and now - stamps[0] < _MINUTE:
+            return max(1.0, stamps[0] + _MINUTE - now)
+        stamps.append(now)
+        for tell in self.on_message.values():
+            tell(address)
+        return 0.0
+
+    def note(self, address: str, per_minute: int, now: float, source: object) -> None:
+        """Count a message that another process let in; it is told to all that hear of messages, but for ``source``."""
+        if per_minute:
+            self._stamps_of(address, per_minute, now).append(now)
+            for who, tell in self.on_message.items():
+                if who is not source:
+                    tell(address)
+
+    def _stamps_of(self, address: str, per_minute: int, now: float) -> deque[float]:
         stamps = self._stamps.get(address)
         if stamps is None or stamps.maxlen != per_minute:
             self._prune(now)
             stamps = self._stamps[address] = deque(stamps or (), maxlen=per_minute)
-        if len(stamps) == per_minute and now - stamps[0] < _MINUTE:
-            return max(1.0, stamps[0] + _MINUTE - now)
-        stamps.append(now)
-        if self.on_message is not None:
-            self.on_message(address)
-        return 0.0
+        return stamps
 
     def _prune(self, now: float) -> None:
         if len(self._stamps) < _REMEMBERED:

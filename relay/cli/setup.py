@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 Text = str | None
 Texts = list[str] | None
+ScriptModel = Annotated[
+    Text,
+    typer.Option(
+        "--print-powershell",
+        metavar="MODEL",
+        help="Print the script for the Exchange side and exit: classic, rbac, graph-scope or graph-policy.",
+    ),
+]
+ScriptObjectId = Annotated[
+    Text, typer.Option("--object-id", help="For that script: object id of the Enterprise application.")
+]
+ScriptMailboxes = Annotated[Texts, typer.Option("--mailbox", help="For that script: a mailbox; repeatable.")]
 _NOT_WRITTEN = "relay: stopped; nothing was written"
 
 
@@ -57,17 +69,9 @@ def setup(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; options and defaults decide.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Change an existing file without asking.")] = False,
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not test anything at Microsoft.")] = False,
-    print_powershell: Annotated[
-        Text,
-        typer.Option(
-            "--print-powershell", metavar="MODEL",
-            help="Print the script for the Exchange side and exit: classic, rbac, graph-scope or graph-policy.",
-        ),
-    ] = None,
-    object_id: Annotated[
-        Text, typer.Option("--object-id", help="For that script: object id of the Enterprise application.")
-    ] = None,
-    mailbox: Annotated[Texts, typer.Option("--mailbox", help="For that script: a mailbox; repeatable.")] = None,
+    print_powershell: ScriptModel = None,
+    object_id: ScriptObjectId = None,
+    mailbox: ScriptMailboxes = None,
 ) -> None:  # fmt: skip
     """Set relay up step by step: explains the guide's clicks, checks each value, writes the configuration, tests it.
 

@@ -23,15 +23,14 @@ PAGE = 1000
 async def spool_of(settings: Settings) -> AsyncIterator[Spool]:
     """The spool, open for an operator: it does not take the daemon's place."""
     # not `relay.daemon.build_spool`, which is the same: the daemon brings in every room and its libraries
-    from relay.spool.factory import build_spool, for_operator
+    from relay.spool.factory import build_spool
 
     spool = build_spool(settings.spool)
     await spool.open(owner=False)
-    shown, why = for_operator(spool) if settings.spool.local is not None else (spool, None)
-    if why is not None:
-        say(f"relay: {why}; only mail of this host's local spool can be seen")
+    if spool.trouble is not None:
+        say(f"relay: {spool.trouble}; only mail of this host's local spool can be seen")
     try:
-        yield shown
+        yield spool.last_seen()
     finally:
         await spool.close()
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from relay.message import Outcome, Trouble
 from relay.schedule.admission import Admission
 from relay.schedule.backoff import RECONNECT, later, step
 from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
+from relay.schedule.pace import Pace
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
 
@@ -24,8 +24,6 @@ _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
 _AHEAD = 0.2
 """Seconds of work claimed ahead: many times what a claim takes, and no wait that a person notices."""
-_LOOK = 0.1
-"""Seconds over which the pace is taken."""
 WINDOW = 32
 """Claimed messages looked at for one that may pass those that wait for their order."""
 _LEARNED = 86_400.0
@@ -60,83 +58,81 @@ class UpstreamState:
     lanes: set[str] = field(default_factory=set)
 
 
+@dataclass(eq=False, repr=False)
 class Lane:
     """State of one lane in this process. Its runner and carriers are tasks of the scheduler."""
 
-    def __init__(
-        self,
-        name: str,
-        upstream: UpstreamState,
-        limits: MailboxLimits,
-        batch_size: int,
-        limiter: MailboxLimiter,
-    ) -> None:
-        self.name = name
-        self.upstream = upstream
-        self.mailbox = lane_parts(name)[1]
-        self.limits = limits
-        self.batch_size = batch_size
-        self.limiter = limiter
-        self.hold: Hold | None = None
-        self.held_senders: dict[str, Hold] = {}
-        """By From address."""
-        self.held_messages: dict[str, Hold] = {}
-        """Causes that keep single messages, by key."""
-        self.ready: deque[tuple[float, Claim]] = deque()
-        self.carriers: dict[asyncio.Task[None], int] = {}
-        """Each connection's task, and how many messages it can still carry in its batch."""
-        self.opening: dict[asyncio.Task[None], float] = {}
-        """Connections still being made, and since when."""
-        self.owed: list[Claim] = []
-        """Claimed, and to be given back to the spool as soon as it can be reached."""
-        self.shelved: list[tuple[Claim, Hold]] = []
-        """Claimed, and to be held for their sender as soon as the spool can be reached."""
-        self.limits_known = False
-        """Whether the limiter knows what was used before this process."""
-        self.refused: dict[str, str] = {}
-        """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
-        the lane."""
-        self.submitting: dict[str, Connection] = {}
-        """By id, the messages that a connection has in its hands."""
-        self.connected = 0
-        """Connections past their handshake."""
-        self.begun_ahead = 0
-        """Attempts written down whose turn on a connection is still to come."""
-        self.leaving = False
-        """It is given to another replica: nothing more is claimed, connections end after their message."""
-        self.may_have_work = True
-        self.backlog = 0
-        """Messages that wait in the spool, when the last look was asked for more than it took."""
-        self.pace = Pace()
-        self.admission = Admission()
-        self.need = ONE
-        """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
-        self.next_due: float | None = None
-        self.resting_until = 0.0
-        self.failures = 0
-        self.trouble: Outcome | None = None
-        """Why it rests, while it does."""
-        self.trouble_since = 0.0
-        self.published = False
-        """Whether other replicas can read why it rests."""
-        self.transport = ""
-        self.last_login: Login | None = None
-        """None: there was none in this process; perhaps no mail needed one."""
-        self.wake = asyncio.Event()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._under_way: Counter[Pair] = Counter()
-        """Source and recipient of each message that a connection has taken."""
-        self._costs: dict[str, Cost] = {}
-        self._most = 0
-        """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
-        self._most_until = 0.0
+    name: str
+    upstream: UpstreamState
+    limits: MailboxLimits
+    batch_size: int
+    limiter: MailboxLimiter
+    hold: Hold | None = None
+    held_senders: dict[str, Hold] = field(default_factory=dict)
+    """By From address."""
+    held_messages: dict[str, Hold] = field(default_factory=dict)
+    """Causes that keep single messages, by key."""
+    ready: deque[tuple[float, Claim]] = field(default_factory=deque)
+    carriers: dict[asyncio.Task[None], int] = field(default_factory=dict)
+    """Each connection's task, and how many messages it can still carry in its batch."""
+    opening: dict[asyncio.Task[None], float] = field(default_factory=dict)
+    """Connections still being made, and since when."""
+    owed: list[Claim] = field(default_factory=list)
+    """Claimed, and to be given back to the spool as soon as it can be reached."""
+    shelved: list[tuple[Claim, Hold]] = field(default_factory=list)
+    """Claimed, and to be held for their sender as soon as the spool can be reached."""
+    limits_known: bool = False
+    """Whether the limiter knows what was used before this process."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Policy replies that held one message, and that message's id: a second one, with none sent in between, means
+    the lane."""
+    submitting: dict[str, Connection] = field(default_factory=dict)
+    """By id, the messages that a connection has in its hands."""
+    connected: int = 0
+    """Connections past their handshake."""
+    begun_ahead: int = 0
+    """Attempts written down whose turn on a connection is still to come."""
+    leaving: bool = False
+    """It is given to another replica: nothing more is claimed, connections end after their message."""
+    retired: bool = False
+    """The configuration does not use it any more: it is forgotten once it is idle."""
+    may_have_work: bool = True
+    backlog: int = 0
+    """Messages that wait in the spool, when the last look was asked for more than it took."""
+    pace: Pace = field(default_factory=Pace)
+    admission: Admission = field(default_factory=Admission)
+    need: Cost = ONE
+    """What must fit under the limits before it is worth claiming: the next message's cost, once it is known."""
+    next_due: float | None = None
+    resting_until: float = 0.0
+    failures: int = 0
+    trouble: Outcome | None = None
+    """Why it rests, while it does."""
+    trouble_since: float = 0.0
+    published: bool = False
+    """Whether other replicas can read why it rests."""
+    transport: str = ""
+    last_login: Login | None = None
+    """None: there was none in this process; perhaps no mail needed one."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _under_way: Counter[Pair] = field(default_factory=Counter)
+    """Source and recipient of each message that a connection has taken."""
+    _costs: dict[str, Cost] = field(default_factory=dict)
+    _most: int = 0
+    """Recipients that Exchange takes in one message of this mailbox, as a reply said; 0: as configured."""
+    _most_until: float = 0.0
+
+    @property
+    def mailbox(self) -> str:
+        """The mailbox that its mail is submitted by, in lower case."""
+        return lane_parts(self.name)[1]
 
     # work
 
     def kick(self) -> None:
         """There may be new work, or the reason to wait has gone."""
         self.retired = False
-        """The configuration does not use it any more: it is forgotten once it is idle."""
         self.may_have_work = True
         self.need = ONE  # what needed more may be gone
         self.wake.set()
@@ -357,28 +353,6 @@ class Lane:
         if self.the_hold() is not None:
             return "held"
         return "slowed" if self.trouble is not None or self.limiter.slowed else "open"
-
-
-class Pace:
-    """How fast messages go just now, by the last tenth of a second in which some did."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._since = time.monotonic()
-        self._rate = 0.0
-
-    def one(self) -> None:
-        """One more has gone."""
-        self._count += 1
-
-    def now(self) -> float:
-        """Messages a second."""
-        elapsed = time.monotonic() - self._since
-        if elapsed >= _LOOK:
-            self._rate = self._count / elapsed
-            self._since += elapsed
-            self._count = 0
-        return self._rate
 
 
 def pairs(claim: Claim) -> set[Pair]:

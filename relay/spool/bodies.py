@@ -34,6 +34,8 @@ class BodyFiles:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._durable: set[str] = set()
+        """Names of subfolders that are known to be on disk: one that is merely there may be another process's of just now."""
 
     def path(self, number: int) -> Path:
         """Where the body of that message is."""
@@ -44,10 +46,12 @@ class BodyFiles:
         """A new, empty file for that message, readable by us alone."""
         path = self.path(number)
         with self._lock:
-            if not path.parent.exists():
+            if path.parent.name not in self._durable or not path.parent.exists():
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 sync_directory(self.folder)
-                sync_directory(self.folder.parent)
+                if not self._durable:
+                    sync_directory(self.folder.parent)
+                self._durable.add(path.parent.name)
         handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
         return os.fdopen(handle, "wb", buffering=0)
 

@@ -37,6 +37,7 @@ from relay.spool.contract import (
 )
 from relay.spool.forward import Forwarder
 from relay.spool.handover import Shared
+from relay.spool.lastseen import LastSeen
 from relay.spool.local import BATCH, LocalSpool
 from relay.spool.switch import Switch
 
@@ -71,7 +72,7 @@ class BufferedSpool:
         self._news = asyncio.Event()
         self._wakes: list[Wake] = []
         self.seen: dict[tuple[str, ...], Any] = {}
-        """What was last answered to those who only look: see `as_last_seen`."""
+        """What was last answered to those who only look: see `relay.spool.lastseen`."""
         self._stats = SpoolStats(shown, 0, 0, 0)
 
     def __getattr__(self, name: str) -> Any:
@@ -185,6 +186,10 @@ class BufferedSpool:
                 self._is_away(error)
         return await self.local.has_room(size)
 
+    async def probe(self) -> None:
+        """Of the local spool: with it mail is taken whether the shared one answers or not."""
+        await self.local.probe()
+
     def stored_here(self, error: SpoolError | None) -> None:
         """A message was accepted into the local spool, because of ``error`` if it was tried in the shared one."""
         if error is not None:
@@ -241,6 +246,15 @@ class BufferedSpool:
         return waiting or entering or switch.entering or switch.entered - entered
 
     # showing
+
+    def last_seen(self) -> Spool:
+        """See the contract."""
+        return cast("Spool", LastSeen(self))
+
+    @property
+    def diverted(self) -> str:
+        """See the contract."""
+        return self.switch.reason if self.switch.since is not None else ""
 
     async def stats(self) -> SpoolStats:
         """Of the shared spool (as last seen while it is away), with what waits here."""
@@ -343,44 +357,3 @@ class BufferedSpool:
 
     async def tend(self, now: float) -> float:
         return _AWAY_PAUSE if self.trouble is not None else await self._through.tend(now)
-
-
-_NOTHING: dict[str, Callable[[], Any]] = {
-    "lanes": list,
-    "holds": list,
-    "remembered": dict,
-    "workers": dict,
-    "replicas": list,
-    "sent_last_minute": dict,
-}
-"""What those who only look may ask while the shared spool is away -> what they hear when it was never asked before."""
-
-
-def as_last_seen(spool: Spool) -> Spool:
-    """A spool for those who only look: lanes and holds of one that is away are as they were last seen.
-
-    For delivery they are an error then, and of a spool without a local one for everybody.
-    """
-    return cast("Spool", _LastSeen(spool)) if isinstance(spool, BufferedSpool) else spool
-
-
-class _LastSeen:
-    """See `as_last_seen`."""
-
-    def __init__(self, spool: BufferedSpool) -> None:
-        self._spool = spool
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _NOTHING:
-            return getattr(self._spool, name)
-
-        async def ask(*which: Any) -> Any:
-            # a time is not what tells answers apart
-            key = (name, *(one for one in which if isinstance(one, str)))
-            try:
-                self._spool.seen[key] = await getattr(self._spool, name)(*which)
-            except SpoolError:
-                return self._spool.seen.get(key, _NOTHING[name]())
-            return self._spool.seen[key]
-
-        return ask

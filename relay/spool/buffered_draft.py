@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from relay.errors import SpoolError, SpoolUncertain
 from relay.spool import ids
 from relay.spool.contract import Draft, NewMessage
+from relay.spool.draft import OneUse
 from relay.spool.intake import BODY_IN_DATABASE, SqliteDraft
 
 if TYPE_CHECKING:
@@ -22,12 +23,13 @@ PATIENCE = 5.0
 """Seconds for the shared spool to store something: a database that hangs is as good as away, and clients wait."""
 
 
-class BufferedDraft:
+class BufferedDraft(OneUse):
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_full", "_lost", "_ours", "_over", "_parts", "_spool", "_theirs", "id", "number", "size")
+    __slots__ = ("_full", "_lost", "_ours", "_parts", "_spool", "_theirs", "id", "number", "size")
 
     def __init__(self, spool: BufferedSpool, number: int) -> None:
+        super().__init__()
         self._spool = spool
         self._theirs: Draft | None = None
         self._ours: SqliteDraft | None = None
@@ -35,7 +37,6 @@ class BufferedDraft:
         self.id = ids.show(number)
         self.size = 0
         self._parts: list[bytes] = []
-        self._over = False
         self._full: SpoolError | None = None
         """Why the local disk does not take it."""
         self._lost: SpoolError | None = None
@@ -104,9 +105,7 @@ class BufferedDraft:
         await asyncio.shield(asyncio.ensure_future(self._commit(message)))
 
     async def _commit(self, message: NewMessage) -> None:
-        if self._over:
-            raise SpoolError("this draft was already used")
-        self._over = True
+        self._use()
         try:
             direct = await self._spool.switch.settled()
             if direct and self._is_small:
@@ -178,9 +177,8 @@ class BufferedDraft:
             await draft.write(part)
 
     async def discard(self) -> None:
-        if self._over:
+        if not self._drop():
             return
-        self._over = True
         self._parts.clear()
         await self._drop_ours()
         await self._drop_theirs()

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from relay.errors import SpoolLost
 from relay.message import Outcome, Recipient, Result
 from relay.spool import ids
-from relay.spool.contract import Claim, Recovered, Settlement
+from relay.spool.contract import Claim, Settlement
 from relay.spool.holding import begin_own_hold, end_own_hold
+from relay.spool.moving import move
 from relay.spool.records import (
     ACTIVE,
     CLAIM_COLUMNS,
@@ -344,88 +345,6 @@ def overdue(
         (before_ms, *after, limit),
     ).fetchall()
     return load_claims(connection, [number for (number,) in rows], now_ms)
-
-
-def reassign(connection: sqlite3.Connection, lane: str, to: str, limit: int, now_ms: int) -> int:
-    """Waiting messages of a pool go from one member lane to another, those that are due first; how many."""
-    moved = 0
-    for state in (QUEUED, DEFERRED):  # one partial index each
-        rows = connection.execute(
-            "SELECT m.id FROM message m WHERE m.lane = (SELECT id FROM lane WHERE name = ?)"
-            f" AND m.state = {state:d} AND m.pool IS NOT NULL"
-            " AND EXISTS (SELECT 1 FROM json_each(m.pool) WHERE value = ?)"
-            f" ORDER BY {'m.turn, m.id' if state == QUEUED else 'm.due'} LIMIT ?{SKIP}",
-            (lane, to, limit - moved),
-        ).fetchall()
-        for (number,) in rows:
-            move(connection, number, to, now_ms)
-        moved += len(rows)
-    return moved
-
-
-def move(connection: sqlite3.Connection, number: int, lane: str, now_ms: int) -> None:
-    """To another lane, at the turn its source has there; the time held on the old lane stays counted."""
-    from relay.spool.intake import lane_for_insert, take_turn
-
-    old = connection.execute(
-        "SELECT m.source, CASE WHEN m.held_since IS NOT NULL THEN 0 ELSE"
-        " l.held_ms + CASE WHEN l.held_since IS NULL THEN 0 ELSE ? - l.held_since END - m.held_base END"
-        " FROM message m JOIN lane l ON l.id = m.lane WHERE m.id = ?",
-        (now_ms, number),
-    ).fetchone()
-    lane_id, present, held = lane_for_insert(connection, lane, now_ms)
-    turn = take_turn(connection, lane_id, present, old[0])
-    connection.execute(
-        "UPDATE message SET lane = ?, turn = ?, held_ms = held_ms + ?, held_base = ? WHERE id = ?",
-        (lane_id, turn, old[1], held, number),
-    )
-
-
-def recover(connection: sqlite3.Connection, now_ms: int, *, hold_uncertain: bool) -> Recovered:
-    """What was under way when the last owner stopped: back to the queue, and said so where it may have been delivered."""
-    rows = connection.execute(
-        "SELECT id, begun, lane FROM message INDEXED BY message_active WHERE state = 1 ORDER BY id"
-    ).fetchall()
-    waited = connection.execute("SELECT id FROM message WHERE direct = 1 AND state < 4").fetchall()
-    return take_back(
-        connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain
-    )
-
-
-def take_back(
-    connection: sqlite3.Connection,
-    claimed: Sequence[tuple[int, int | None, int]],
-    waited: Sequence[int],
-    now_ms: int,
-    *,
-    hold_uncertain: bool,
-    who: str = "relay stopped",
-) -> Recovered:
-    """Messages (id, begun, lane) that somebody had in hand who is no more, and those of which a client of his waited."""
-    uncertain = [number for number, begun, _ in claimed if begun is not None]
-    unclaim(connection, [number for number, begun, _ in claimed if begun is None])
-    for _, begun, lane in claimed:
-        count_at_the_end(connection, lane, begun, now_ms)  # until the crash, which was before now
-    for number in uncertain:
-        _recover_uncertain(connection, number, now_ms, hold=hold_uncertain, who=who)
-    for number in waited:
-        delete(connection, number, now_ms, "a restart: its client was never told that we have it")
-    return Recovered(len(claimed) - len(uncertain), tuple(ids.show(number) for number in uncertain))
-
-
-def _recover_uncertain(
-    connection: sqlite3.Connection, number: int, now_ms: int, *, hold: bool, who: str
-) -> None:
-    reason = f"{who} while this message was being submitted; it may have been delivered already"
-    then = "held for a decision (spool.on_uncertain: hold)" if hold else "sent again with the same Message-ID"
-    remedy = "Look whether it arrived; then `relay queue release` or `relay queue delete` it." if hold else ""
-    add_event(connection, number, "uncertain", {"reason": reason, "then": then})
-    connection.execute(
-        "UPDATE message SET state = ?, begun = NULL, attempts = attempts + 1, reason = ?, remedy = ? WHERE id = ?",
-        (HELD if hold else QUEUED, reason, remedy, number),
-    )
-    if hold:
-        begin_own_hold(connection, number, now_ms)
 
 
 def delete(connection: sqlite3.Connection, number: int, now_ms: int, why: str) -> None:

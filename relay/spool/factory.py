@@ -29,10 +29,3 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
 
     # it passes on what it does not do itself, which the type checker cannot see
     return cast("Spool", BufferedSpool(settings, shared, clock, shown=shown_url(settings.url)))
-
-
-def for_operator(spool: Spool) -> tuple[Spool, SpoolError | None]:
-    """An open spool as a command uses it, and why only what this host keeps can be seen of it; None: all can be."""
-    from relay.spool.buffered import BufferedSpool, as_last_seen
-
-    return as_last_seen(spool), spool.trouble if isinstance(spool, BufferedSpool) else None

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from relay.errors import SpoolError
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)} | {
     letter.lower(): value for value, letter in enumerate(_ALPHABET)
@@ -75,3 +77,11 @@ def read(text: str) -> int | None:
             return None
         number = number * 32 + value
     return number if number < 1 << 63 else None
+
+
+def number_of(text: str) -> int:
+    """The number of a shown id. Raises SpoolError when the text is no id."""
+    number = read(text)
+    if number is None:
+        raise SpoolError(f"{text!r} is no message id")
+    return number

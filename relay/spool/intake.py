@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol
 from relay.spool import ids
 from relay.spool.bodies import BodyFiles
 from relay.spool.contract import NewMessage
+from relay.spool.draft import OneUse
 from relay.spool.records import QUEUED, as_json, columns, ms, pack_details
 from relay.spool.writer import plain_error
 
@@ -38,12 +39,13 @@ class Home(Protocol):
         ...
 
 
-class SqliteDraft:
+class SqliteDraft(OneUse):
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_file", "_over", "_parts", "_pending", "_spool", "_written", "id", "number", "size")
+    __slots__ = ("_file", "_parts", "_pending", "_spool", "_written", "id", "number", "size")
 
     def __init__(self, spool: Home, number: int) -> None:
+        super().__init__()
         self._spool = spool
         self.number = number
         self.id = ids.show(number)
@@ -51,7 +53,6 @@ class SqliteDraft:
         self._pending = 0
         self._written = 0
         self._file: BinaryIO | None = None
-        self._over = False
         self.size = 0
 
     async def write(self, data: bytes) -> None:
@@ -89,9 +90,7 @@ class SqliteDraft:
 
     async def commit(self, message: NewMessage) -> None:
         """Runs to its end even when the caller goes away: see the contract."""
-        if self._over:
-            raise plain_error(RuntimeError("this draft was already used"))
-        self._over = True
+        self._use()
         if self._file is not None:
             await asyncio.shield(asyncio.ensure_future(self._commit_file(message)))
             return
@@ -115,9 +114,8 @@ class SqliteDraft:
             raise plain_error(error) from error
 
     async def discard(self) -> None:
-        if self._over:
+        if not self._drop():
             return
-        self._over = True
         self._spool.reserve(-self.size)
         await self._forget()
 

@@ -6,7 +6,6 @@ shared spool has them. Only what that needs is added here; see `relay.spool.buff
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import sqlite3
@@ -177,8 +176,7 @@ class LocalSpool(SqliteSpool):
         for number in numbers:
             self._doubts.pop(number, None)
             self._renamed.pop(number, None)
-        for number in filed:
-            await asyncio.to_thread(self.bodies.remove, number)
+        await self._drop_files(filed)
         self._grown(0)
         return deleted
 

@@ -57,7 +57,7 @@ from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.reading import prefetch, stored_bytes
 from relay.spool.records import COUNTS, ms
-from relay.spool.sqlite import WriteDown
+from relay.spool.relational import WriteDown
 from relay.spool.states import State
 from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
 
@@ -86,7 +86,7 @@ class PostgresSpool(GroupSpool):
     """See `relay.spool.contract.Spool`."""
 
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
-        super().__init__(settings, dataclasses.replace(settings, url="sqlite:///postgresql"), clock)
+        super().__init__(settings, clock)
         self._owner = False
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
@@ -195,7 +195,7 @@ class PostgresSpool(GroupSpool):
 
     # accepting
 
-    def draft(self) -> PostgresDraft:  # type: ignore[override]
+    def draft(self) -> PostgresDraft:
         return self.draft_as(self._ids.next(self.now()))
 
     def draft_as(self, number: int) -> PostgresDraft:
@@ -286,7 +286,7 @@ class PostgresSpool(GroupSpool):
         return claims
 
     async def unclaim(self, ids_: Sequence[str]) -> None:
-        numbers = [_number(text) for text in ids_]
+        numbers = [ids.number_of(text) for text in ids_]
         for text in ids_:
             self._prefetched.pop(text, None)
         await self._as_member(lambda c: delivery.unclaim(c, numbers))
@@ -294,7 +294,7 @@ class PostgresSpool(GroupSpool):
     async def begin(
         self, claim_id: str, now: float, recipients: int, sent: Mapping[str, Outcome] | None = None
     ) -> None:
-        number, done = _number(claim_id), dict(sent or {})
+        number, done = ids.number_of(claim_id), dict(sent or {})
         if done:
             await self._as_member(lambda c: delivery.begin(c, number, ms(now), recipients, done))
         else:
@@ -303,7 +303,7 @@ class PostgresSpool(GroupSpool):
     async def settle(self, settlement: Settlement, now: float) -> None:
         self._prefetched.pop(settlement.id, None)
         if is_plain(settlement):
-            ending = Ending(_number(settlement.id), ms(now), settlement)
+            ending = Ending(ids.number_of(settlement.id), ms(now), settlement)
             _, octets = await self._as_members(self._settle_plain, ending)
             self._stored -= octets
         else:
@@ -342,11 +342,11 @@ class PostgresSpool(GroupSpool):
 
     async def _with_replicas(self, views: list[MessageView]) -> list[MessageView]:
         """Those under way with the name of the replica that has them."""
-        active = [_number(one.id) for one in views if one.state == State.ACTIVE]
+        active = [ids.number_of(one.id) for one in views if one.state == State.ACTIVE]
         if not active:
             return views
         names = await self._read(lambda c: postgres_member.claimants(c, active))
-        return [dataclasses.replace(one, replica=names.get(_number(one.id), "")) for one in views]
+        return [dataclasses.replace(one, replica=names.get(ids.number_of(one.id), "")) for one in views]
 
     async def stats(self) -> SpoolStats:
         row = await self._read(
@@ -369,10 +369,3 @@ class PostgresSpool(GroupSpool):
         if not gone:
             self._orphans_until = now + 3600.0
         return 0.05 if gone else 30.0
-
-
-def _number(text: str) -> int:
-    number = ids.read(text)
-    if number is None:
-        raise SpoolError(f"{text!r} is no message id")
-    return number

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from relay.errors import SpoolError, SpoolUncertain
+from relay.errors import SpoolUncertain
 from relay.spool import ids
 from relay.spool.contract import NewMessage
+from relay.spool.draft import OneUse
 from relay.spool.intake import NewRow
 from relay.spool.postgres_rows import BODY_IN_ROW, CHUNK
 
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
     from relay.spool.postgres import PostgresSpool
 
 
-class PostgresDraft:
+class PostgresDraft(OneUse):
     """See `relay.spool.contract.Draft`."""
 
-    __slots__ = ("_chunks", "_over", "_parts", "_pending", "_spool", "number", "size")
+    __slots__ = ("_chunks", "_parts", "_pending", "_spool", "number", "size")
 
     def __init__(self, spool: PostgresSpool, number: int) -> None:
+        super().__init__()
         self._spool = spool
         self.number = number
         self._parts: list[bytes] = []
         self._pending = 0
         self._chunks = 0
-        self._over = False
         self.size = 0
 
     @property
@@ -55,9 +56,7 @@ class PostgresDraft:
         await asyncio.shield(asyncio.ensure_future(self._commit(message)))
 
     async def _commit(self, message: NewMessage) -> None:
-        if self._over:
-            raise SpoolError("this draft was already used")
-        self._over = True
+        self._use()
         try:
             body: bytes | None = None
             if self._chunks or self.size > BODY_IN_ROW:
@@ -76,9 +75,8 @@ class PostgresDraft:
             self._parts.clear()
 
     async def discard(self) -> None:
-        if self._over:
+        if not self._drop():
             return
-        self._over = True
         self._spool.reserve(-self.size)
         await self._forget()
 

@@ -28,7 +28,7 @@ from relay.spool.postgres_link import Statements
 from relay.spool.postgres_member import Member, lost, replica_name
 from relay.spool.postgres_watch import CHANNEL, Missing, Watch
 from relay.spool.records import as_json, event_times, ms
-from relay.spool.sqlite import SqliteSpool
+from relay.spool.relational import RelationalSpool
 from relay.spool.writer import Kind
 
 T = TypeVar("T")
@@ -55,16 +55,14 @@ class GroupClock(ClockOver):
         return super().now() + self.offset
 
 
-class GroupSpool(SqliteSpool):
+class GroupSpool(RelationalSpool):
     """`relay.spool.group.Group` for a spool on PostgreSQL."""
 
     shared = True
 
-    def __init__(self, settings: SpoolSettings, own: SpoolSettings, clock: Clock | None = None) -> None:
-        """``own``: the settings under which the shared functions run, ``settings``: those that name the server."""
+    def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
         self._steered = GroupClock(SystemClock()) if clock is None else None
-        super().__init__(own, clock or self._steered)
-        self._settings = settings
+        super().__init__(settings, clock or self._steered)
         self._member = Member(replica_name())
         self._watch = Watch(settings.url, self._member, self._heard, self._missed)
         self._hearers: list[Hear] = []

@@ -17,7 +17,7 @@ import psycopg
 
 from relay import __version__
 from relay.errors import SpoolLost
-from relay.spool import delivery
+from relay.spool import recovery
 from relay.spool.contract import Debt, Recovered
 from relay.spool.group import Replica, Taken, Worker
 from relay.spool.postgres_link import Row
@@ -194,7 +194,7 @@ def recover(
     ).fetchall()
     _free(connection, nobodys.format("lease.replica"))
     connection.execute("SELECT fold_parts(false)").close()
-    return delivery.take_back(
+    return recovery.take_back(
         connection, rows, [number for (number,) in waited], now_ms, hold_uncertain=hold_uncertain, who=who
     )
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import traceback
 from collections.abc import Mapping
 
 from relay import events
@@ -36,7 +37,7 @@ CHECK = 5.0
 """Seconds over which the quiet is measured."""
 QUIET_TIME = 60.0
 """Seconds of quiet after which it is ended."""
-SILENT = 6
+SILENT = 3
 """Checks in a row without a word from a helper, which reports twice a second, after which it counts as stuck. Checks, not
 seconds: after a machine was suspended, the daemon may look before the helper has had its turn."""
 START_TIME = 30.0
@@ -56,11 +57,13 @@ class Acceptance:
         self._hostname = hostname
         self._settings = settings
         self._on_duty: Deputy | None = None
+        self._starting: Deputy | None = None
         self._all: set[Deputy] = set()
         self._nodes = itertools.cycle(range(1, 1024))
         self._failures = 0
         self._not_before = 0.0
         self._stopping = False
+        self._watch_fault = ""
         self._changing = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
         self._tasks = Tasks()
@@ -95,7 +98,9 @@ class Acceptance:
         self.start()
 
     async def renew(self) -> None:
-        """Something that a helper was told at its start has changed."""
+        """Something that a helper was told at its start has changed: one that is starting is not waited for."""
+        if self._starting is not None:
+            self._starting.call_off()
         async with self._changing:
             await self._relieve()
 
@@ -118,15 +123,35 @@ class Acceptance:
     async def _watch_load(self) -> None:
         looks = 0
         while True:
-            if self._on_duty is not None:
-                await self._until_quiet(self._on_duty)
-            if self._wanted() == "always":
-                await asyncio.sleep(LOOK)
-            else:
-                looks = await self._look(looks) if looks or await self._somebody_came() else 0
-            if looks >= LOOKS or self._wanted() == "always":
+            try:
+                looks = await self._watch_once(looks)
+            except Exception as error:
                 looks = 0
-                await self._try_to_begin()
+                self._tell_watch_fault(error)
+                await asyncio.sleep(AGAIN[1])
+
+    def _tell_watch_fault(self, error: Exception) -> None:
+        """Once, while it is the same that fails."""
+        what = f"{type(error).__name__}: {error}"
+        if what != self._watch_fault:
+            self._watch_fault = what
+            trace = "".join(traceback.format_exception(error))
+            events.trouble(
+                where="helper process", what=f"watching the load failed, and goes on: {what}", trace=trace
+            )
+
+    async def _watch_once(self, looks: int) -> int:
+        """Wait until it may be time for a helper, and start it when it is; how many looks have found the load high."""
+        if self._on_duty is not None:
+            await self._until_quiet(self._on_duty)
+        if self._wanted() == "always":
+            await asyncio.sleep(LOOK)
+        else:
+            looks = await self._look(looks) if looks or await self._somebody_came() else 0
+        if looks < LOOKS and self._wanted() != "always":
+            return looks
+        await self._try_to_begin()
+        return 0
 
     async def _look(self, before: int) -> int:
         """How many looks in a row have found it busy with accepting, after ``before`` of them."""
@@ -153,32 +178,41 @@ class Acceptance:
 
     async def _until_quiet(self, deputy: Deputy) -> None:
         """While it pays to have it."""
-        busy, used, quiet, silent, heard = Busy(), deputy.busy, 0.0, 0, deputy.heard
+        busy, used, quiet = Busy(), deputy.busy, 0.0
         while deputy is self._on_duty:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(deputy.retired.wait(), CHECK)
-                # its process is being reaped; from Python 3.12 on, the wait alone never yields
+                # the listeners are being taken back; from Python 3.12 on, the wait alone never yields
                 await asyncio.sleep(LOOK)
                 continue
-            silent, heard = silent + 1 if deputy.heard == heard else 0, deputy.heard
-            if silent >= SILENT:
-                deputy.give_up()
             share = busy.since() + (deputy.busy - used) / CHECK
             used = deputy.busy
             quiet = quiet + CHECK if share < QUIET else 0.0
             if quiet >= QUIET_TIME and self._wanted() != "always":
                 await self.renew()
 
+    async def _mind(self, deputy: Deputy) -> None:
+        """End one that is stuck, on duty or after it: its clients would wait, and be counted, for ever."""
+        silent, heard = 0, deputy.heard
+        while not deputy.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(deputy.gone.wait(), CHECK)
+                return
+            silent, heard = silent + 1 if deputy.heard == heard else 0, deputy.heard
+            if silent >= SILENT and not deputy.drained:
+                deputy.give_up()
+
     # the helpers
 
     async def _try_to_begin(self) -> None:
-        if time.monotonic() < self._not_before or self._stopping:
+        burying = any(one.gone.is_set() for one in self._all)
+        if time.monotonic() < self._not_before or self._stopping or burying:
             return
         async with self._changing:
             try:
                 await self._begin()
-            except OSError as error:
-                self._failed(str(error))
+            except Exception as error:
+                self._failed(str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}")
 
     async def _begin(self) -> None:
         """Start a helper and hand the listeners over to it once it is ready. Raises OSError."""
@@ -189,27 +223,41 @@ class Acceptance:
         }
         if not servers:
             return
-        deputy = Deputy(self._desk, servers, next(self._nodes))
+        deputy = self._starting = Deputy(self._desk, servers, next(self._nodes))
+        try:
+            await self._make_ready(deputy)
+            if deputy.ready.is_set() and not self._stopping:
+                await self._hand_over(deputy, servers)
+        finally:
+            self._starting = None
+            if deputy is not self._on_duty:
+                deputy.call_off()
+
+    async def _make_ready(self, deputy: Deputy) -> None:
         await deputy.start(lambda sockets: self._brief(deputy.node, sockets))
         self._all.add(deputy)
         self._tasks.spawn(self._see_end(deputy))
-        waits = [asyncio.ensure_future(one.wait()) for one in (deputy.ready, deputy.ended)]
-        await asyncio.wait(waits, timeout=START_TIME, return_when=asyncio.FIRST_COMPLETED)
-        for one in waits:
-            one.cancel()
-        if deputy.ended.is_set() or not deputy.ready.is_set() or self._stopping:
-            deputy.kill()
-            return
-        await self._hand_over(deputy, servers)
+        waits = [asyncio.ensure_future(one.wait()) for one in (deputy.ready, deputy.gone)]
+        try:
+            done, _ = await asyncio.wait(waits, timeout=START_TIME, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
+        if not done:
+            raise TimeoutError(f"it was not ready within {START_TIME:g} s")
 
     async def _hand_over(self, deputy: Deputy, servers: Mapping[str, ListenerServer]) -> None:
-        await ListenerServer.pause_all(servers.values())
-        if deputy.ended.is_set():  # just now
-            await self._resume()
-            return
-        deputy.go()
-        self._on_duty = deputy
-        events.notice(what="a helper process accepts mail", process=deputy.pid)
+        try:
+            await ListenerServer.pause_all(servers.values())
+            if not (deputy.closed or deputy.drained):  # as it was a moment ago
+                deputy.go()
+                self._on_duty = deputy
+        finally:
+            if deputy is not self._on_duty:
+                await self._resume()
+        if deputy is self._on_duty:
+            self._tasks.spawn(self._mind(deputy))
+            events.notice(what="a helper process accepts mail", process=deputy.pid)
 
     def _brief(self, node: int, sockets: dict[str, tuple[int, ...]]) -> Brief:
         folder, last = self._desk.spool.outpost()
@@ -219,15 +267,17 @@ class Acceptance:
         """The one on duty lets nobody in any more; the daemon does again."""
         deputy, self._on_duty = self._on_duty, None
         if deputy is not None:
-            await deputy.retire()
-            await self._resume()
+            try:
+                await deputy.retire()
+            finally:
+                await self._resume()
             events.notice(
                 what="the helper process accepts no more mail", process=deputy.pid, accepted=deputy.accepted
             )
 
     async def _resume(self) -> None:
         """Accept again on what was handed over; clients wait in the kernel's queue meanwhile."""
-        for one in tuple(self._listeners.values()):
+        for one in [one for one in self._listeners.values() if one.paused]:
             while one.paused and not self._stopping:
                 try:
                     await one.resume()
@@ -236,15 +286,16 @@ class Acceptance:
                     await asyncio.sleep(AGAIN[0])
 
     async def _see_end(self, deputy: Deputy) -> None:
-        await deputy.ended.wait()
-        self._all.discard(deputy)
-        if deputy.fault:
-            self._failed(deputy.fault)
-        elif deputy is not self._on_duty:
-            self._failures = 0
+        await deputy.gone.wait()
         if deputy is self._on_duty:
             self._on_duty = None
             await self._resume()
+        await deputy.ended.wait()
+        self._all.discard(deputy)
+        if deputy.began and (not deputy.fault or time.monotonic() - deputy.began > AGAIN[-1]):
+            self._failures = 0  # it did its duty
+        if deputy.fault:
+            self._failed(deputy.fault)
 
     def _failed(self, why: str) -> None:
         pause = AGAIN[min(self._failures, len(AGAIN) - 1)]

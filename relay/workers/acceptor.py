@@ -13,14 +13,18 @@ import itertools
 import logging
 import pickle
 import socket
+import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from relay import events
 from relay.accept.auth import Verdict
 from relay.accept.intake import Intake
+from relay.accept.limits import Gate
 from relay.accept.listener import ListenerServer
 from relay.background import Tasks
 from relay.clock import SystemClock
@@ -34,7 +38,10 @@ from relay.workers.channel import Channel, Frame
 
 REPORT = 0.5
 """Seconds between two reports of who is connected."""
+MOST_WAITING = 8 * 1024 * 1024
+"""Octets on their way to a daemon that does not keep up, beyond which events below a warning are counted alone."""
 _FAULTS = {"full": SpoolFull, "busy": SpoolBusy}
+_QUESTIONS = frozenset({"store", "room", "login"})
 
 
 class FirstLane(Router):
@@ -48,7 +55,7 @@ class FirstLane(Router):
 class Owner:
     """The daemon, as the rooms of this process reach it."""
 
-    def __init__(self, send: Callable[..., None], room: Callable[[], Any]) -> None:
+    def __init__(self, send: Callable[..., bool], room: Callable[[], Any]) -> None:
         self._send = send
         self._channel_room = room
         self._numbers = itertools.count()
@@ -65,15 +72,26 @@ class Owner:
             kind, text, remedy = fault
             future.set_exception(_FAULTS.get(kind, SpoolError)(text, remedy=remedy))
 
+    def unasked(self, frame: Frame) -> None:
+        """A frame did not go out; where it was a question, whoever waits for the answer hears that there is none."""
+        if frame[0] in _QUESTIONS:
+            self.answer(frame[1], None, ("", "this could not be handed to the daemon", ""))
+
+    def lost(self) -> None:
+        """The daemon is gone: no question will be answered any more."""
+        for number in tuple(self._asked):
+            self.answer(number, None, ("", "the daemon has ended", ""))
+
     def _ask(self, word: str, *values: Any, octets: int = 0) -> asyncio.Future[Any]:
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
-        self._send(word, number, *values, octets=octets)
+        if not self._send(word, number, *values, octets=octets):
+            self.lost()
         return future
 
     def store(self, row: NewRow) -> asyncio.Future[None]:
         """See `relay.spool.outpost.Owner`."""
-        return self._ask("store", pack(row), octets=row.size if row.body is not None else 0)
+        return self._ask("store", pack(row), octets=len(row.message.header) + len(row.body or b""))
 
     async def has_room(self, size: int) -> bool:
         """See `relay.spool.outpost.Owner`."""
@@ -98,6 +116,9 @@ class Acceptor:
         self._servers: dict[str, ListenerServer] = {}
         self._spool: OutpostSpool | None = None
         self._told: dict[str, tuple[int, int]] = {}
+        self._untold: Counter[str] = Counter()
+        self._home = threading.get_ident()
+        self._starting: asyncio.Task[None] | None = None
         self._tasks = Tasks()
         self._over = asyncio.Event()
         self._words: dict[str, Callable[..., object]] = {
@@ -105,7 +126,9 @@ class Acceptor:
             "go": self._go,
             "answer": self._owner.answer,
             "room": self._has_room,
-            "free": lambda bind, address: self._servers[bind].roster.gate.leave(address),
+            "came": lambda bind, address: self._gate(bind).add({address: 1}),
+            "free": lambda bind, address: self._gate(bind).leave(address),
+            "message": self._message,
             "retire": lambda: self._tasks.spawn(self._retire()),
             "dismiss": lambda bind, seconds: self._tasks.spawn(self._servers[bind].drain(seconds)),
             "drain": lambda seconds: self._tasks.spawn(self._drain(seconds)),
@@ -113,9 +136,9 @@ class Acceptor:
 
     async def run(self, end: socket.socket) -> None:
         """Until the daemon hangs up."""
-        self._channel = Channel(self._take, self._over.set)
+        self._channel = Channel(self._take, self._lost, self._owner.unasked)
         events.plug(self._tell)
-        events.meter(lambda what, seconds: self._send("took", what, seconds))
+        events.meter(self._took)
         logging.getLogger().addHandler(_Library())
         asyncio.get_running_loop().set_exception_handler(_unexpected)
         await self._channel.open(end)
@@ -124,9 +147,13 @@ class Acceptor:
     def _take(self, frame: Frame) -> None:
         self._words[frame[0]](*frame[1:])
 
-    def _send(self, *frame: Any, octets: int = 0) -> None:
+    def _lost(self) -> None:
+        self._owner.lost()
+        self._over.set()
+
+    def _send(self, *frame: Any, octets: int = 0) -> bool:
         assert self._channel is not None
-        self._channel.send(*frame, octets=octets)
+        return self._channel.send(*frame, octets=octets)
 
     async def _room(self) -> None:
         assert self._channel is not None
@@ -136,7 +163,14 @@ class Acceptor:
 
     def _brief(self, packed: bytes) -> None:
         """Build the listeners, not listening yet."""
-        brief: Brief = pickle.loads(packed)  # noqa: S301 (from our own daemon)
+        try:
+            self._prepare(pickle.loads(packed))  # noqa: S301 (from our own daemon)
+        except Exception as error:
+            self._unfit(error)
+            return
+        self._send("ready")
+
+    def _prepare(self, brief: Brief) -> None:
         clock = SystemClock()
         self._spool = OutpostSpool(brief.bodies, self._owner, clock, node=brief.node, last=brief.last)
         intake = Intake(
@@ -148,41 +182,63 @@ class Acceptor:
             logins=self._owner,
             announces=False,
         )
-        try:
-            for one in brief.settings.listeners:
-                if one.bind in brief.sockets:
-                    sockets = [socket.socket(fileno=number) for number in brief.sockets[one.bind]]
-                    server = ListenerServer(one, intake, hostname=brief.hostname, sockets=sockets)
-                    server.prepare()
-                    self._servers[one.bind] = server
-        except OSError as error:
-            self._send("unfit", str(error))
-            return
-        self._send("ready")
+        for one in brief.settings.listeners:
+            if one.bind in brief.sockets:
+                sockets = [socket.socket(fileno=number) for number in brief.sockets[one.bind]]
+                server = ListenerServer(one, intake, hostname=brief.hostname, sockets=sockets)
+                server.prepare()
+                self._servers[one.bind] = server
+
+    def _unfit(self, error: Exception) -> None:
+        """Serving is not possible: the daemon ends this process and accepts by itself."""
+        self._send("unfit", str(error) or type(error).__name__)
 
     def _go(self, gates: Mapping[str, tuple[dict[str, int], dict[str, list[float]]]], room: int) -> None:
         """The duty begins: who is connected elsewhere, and how many messages each client sent lately."""
-        self._has_room(room)
-        for bind, (connections, stamps) in gates.items():
-            gate = self._servers[bind].roster.gate
-            gate.add(connections)
-            gate.recall(stamps)
-            gate.on_message = lambda address, bind=bind: self._send("message", bind, address)
-            self._tasks.spawn(self._servers[bind].start())
+        try:
+            self._has_room(room)
+            for bind, (connections, stamps) in gates.items():
+                gate = self._gate(bind)
+                gate.add(connections)
+                gate.recall(stamps)
+                gate.on_message[self] = partial(self._send, "message", bind)
+        except Exception as error:
+            self._unfit(error)
+            return
+        self._starting = self._tasks.spawn(self._let_in(tuple(gates)))
+
+    async def _let_in(self, binds: tuple[str, ...]) -> None:
+        try:
+            for bind in binds:
+                await self._servers[bind].start()
+        except Exception as error:
+            self._unfit(error)
+            return
         self._tasks.spawn(self._report_often())
+
+    def _gate(self, bind: str) -> Gate:
+        return self._servers[bind].roster.gate
+
+    def _message(self, bind: str, address: str) -> None:
+        """The daemon, or another helper, has let in a message of this client."""
+        limits = self._servers[bind].listener.limits
+        self._gate(bind).note(address, limits.messages_per_minute_per_client, time.monotonic(), self)
 
     def _has_room(self, octets: int) -> None:
         assert self._spool is not None
         self._spool.room(octets)
 
     async def _retire(self) -> None:
-        """The duty ends: nobody new; those who are connected finish at their leisure."""
+        """The duty ends: nobody new; those who are connected finish at their leisure. What they do is told as before."""
+        if self._starting is not None:
+            await self._starting
         await ListenerServer.pause_all(self._servers.values())
         mine: dict[str, dict[str, int]] = {}
         for bind, server in self._servers.items():
             gate = server.roster.gate
-            gate.on_leave = lambda address, bind=bind: self._send("left", bind, address)
-            gate.on_message = None
+            # a balancer's connection that had not said yet whose it is comes now
+            gate.on_enter = partial(self._send, "came", bind)
+            gate.on_leave = partial(self._send, "left", bind)
             mine[bind] = server.roster.admitted()
         self._send("retired", mine)
         for server in self._servers.values():
@@ -201,8 +257,23 @@ class Acceptor:
     # what is told to the daemon
 
     def _tell(self, level: str, event: str, fields: Mapping[str, object]) -> None:
+        if threading.get_ident() != self._home:  # a library's warning, from a thread of its own
+            assert self._channel is not None
+            self._channel.loop.call_soon_threadsafe(self._tell, level, event, dict(fields))
+            return
+        if level in ("debug", "info") and not self._keeps_up():
+            self._untold[event] += 1
+            return
         self._report()
         self._send("event", level, event, {key: _plain(value) for key, value in fields.items()})
+
+    def _keeps_up(self) -> bool:
+        """Whether the daemon takes what it is told."""
+        assert self._channel is not None
+        return self._channel.waiting <= MOST_WAITING
+
+    def _took(self, what: str, seconds: float) -> None:
+        self._send("took", what, seconds)
 
     def _report(self) -> None:
         """Who is connected, and how often somebody was refused; only what has changed."""
@@ -215,12 +286,16 @@ class Acceptor:
     async def _report_often(self) -> None:
         while True:
             self._report()
+            if self._untold and self._keeps_up():
+                untold, self._untold = self._untold, Counter()
+                self._send("untold", dict(untold))
             self._send("busy", time.process_time())
             await asyncio.sleep(REPORT)
 
 
 def _plain(value: object) -> object:
-    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+    """What `marshal` takes: it knows the types themselves, and none that is derived from them."""
+    return value if value is None or type(value) in (str, int, float, bool) else str(value)
 
 
 class _Library(logging.Handler):

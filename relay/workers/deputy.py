@@ -11,8 +11,10 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,11 +70,15 @@ class Deputy:
         self.node = node
         self.on_duty = self.drained = False
         self.ready, self.retired, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.gone = asyncio.Event()
+        """It lets nobody in any more, and has nobody left: its end of the channel is closed."""
         self.fault = ""
         """Why it cannot serve, in words; empty while it can."""
         self.busy = 0.0
         """Seconds of processor time it has used."""
         self.accepted = 0
+        self.began = 0.0
+        """When its duty did; monotonic."""
         self.heard = 0
         """Frames it has sent."""
         self._numbers: dict[str, tuple[int, ...]] = {}
@@ -88,14 +94,16 @@ class Deputy:
             "ready": self.ready.set,
             "unfit": self._unfit,
             "store": self._store,
-            "room": lambda number, size: self._tasks.spawn(self._has_room(number, size)),
-            "login": lambda number, *login: self._tasks.spawn(self._judge(number, *login)),
+            "room": lambda number, size: self._answer_later(number, self._has_room(size)),
+            "login": lambda number, *login: self._answer_later(number, self._judge(*login)),
             "arriving": self._counts_arriving,
             "event": events.repeat,
+            "untold": self._untold,
             "took": events.took,
             "counts": self._counts,
             "busy": self._is_busy,
             "message": self._message,
+            "came": self._one_came,
             "left": self._one_left,
             "retired": self._retired,
             "ended": self._finish,
@@ -109,17 +117,27 @@ class Deputy:
         """Its process; 0 before there is one."""
         return self._process.pid if self._process else 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be said to it: it has hung up, or was never there."""
+        return self._channel is None or self._channel.closed
+
     # its life
 
     async def start(self, brief: Callable[[dict[str, tuple[int, ...]]], object]) -> None:
         """Start the process; it is not on duty yet. ``brief`` is given the descriptors of the listening sockets.
 
-        Raises OSError.
+        Raises OSError, and what ``brief`` raises; then there is no process.
         """
         mine = self._run()
-        self._channel = Channel(self._take, self._lost)
-        await self._channel.open(mine)
-        self._channel.send("brief", pickle.dumps(brief(self._numbers)))
+        try:
+            self._channel = Channel(self._take, self._lost, self._unsent)
+            await self._channel.open(mine)
+            self._channel.send("brief", pickle.dumps(brief(self._numbers)))
+        except BaseException:
+            self.call_off()
+            await asyncio.to_thread(self._reap)
+            raise
 
     def _run(self) -> socket.socket:
         """The process; our end of the socket pair."""
@@ -145,9 +163,11 @@ class Deputy:
         gates = {}
         for bind, server in self._servers.items():
             gate = server.roster.gate
-            gates[bind] = gate.connections(), gate.stamps()
-            gate.on_leave = lambda address, bind=bind: self._say("free", bind, address)
-        self.on_duty = True
+            gates[bind] = gate.connections(), gate.stamps(time.monotonic())
+            gate.on_enter = partial(self._say, "came", bind)
+            gate.on_leave = partial(self._say, "free", bind)
+            gate.on_message[self] = partial(self._say, "message", bind)
+        self.on_duty, self.began = True, time.monotonic()
         self._desk.spool.relieved(True)
         self._say("go", gates, self._desk.spool.room())
 
@@ -180,6 +200,11 @@ class Deputy:
         self.fault = "it does not answer"
         self.kill()
 
+    def call_off(self) -> None:
+        """It is not needed after all: end it, which is no fault of its own, unless it has ended already."""
+        self.drained = self.drained or not self.closed
+        self.kill()
+
     def kill(self) -> None:
         """End the process at once."""
         if self._process is not None and self._process.poll() is None:
@@ -193,13 +218,22 @@ class Deputy:
         self.heard += 1
         self._words[frame[0]](*frame[1:])
 
+    def _unsent(self, frame: Frame) -> None:
+        """An answer that could not be packed: the question is answered all the same."""
+        if frame[0] == "answer":
+            self._say("answer", frame[1], None, ("", "the daemon's answer could not be handed over", ""))
+
     def _unfit(self, why: str) -> None:
         self.fault = why
-        self._finish()
+        self._hang_up()
+        self.kill()
 
     def _finish(self) -> None:
         """It has nobody left, and says so: it may go."""
         self.drained = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._channel is not None:
             self._channel.close()
 
@@ -208,25 +242,36 @@ class Deputy:
 
     async def _bury(self) -> None:
         """Its clients are gone with it, and what they had not finished."""
-        self._off_duty()
+        if not self.drained:
+            self.kill()  # it may be stuck, and must not let in anybody beside the daemon
+        try:
+            self._settle_up()
+        except Exception as error:
+            self.fault = self.fault or f"its counts could not be settled ({type(error).__name__}: {error})"
+        self.gone.set()
         self.retired.set()
-        for bind, clients in self._left.items():
-            gate = self._servers[bind].roster.gate
-            for address, count in clients.items():
-                for _ in range(count):
-                    gate.leave(address)
-        self._left = {}
-        for server in self._servers.values():
-            _, rejected = server.elsewhere.pop(self, (0, 0))
-            server.roster.rejected += rejected
+        try:
+            status = await asyncio.to_thread(self._reap)
+            if not self.drained:
+                self.fault = self.fault or f"it ended unexpectedly ({_in_words(status)})"
+                with contextlib.suppress(SpoolError):
+                    await self._desk.spool.abandon(self.node)
+        finally:
+            self.ended.set()
+
+    def _settle_up(self) -> None:
+        """Its share of the counts."""
+        self._off_duty()
         self._desk.spool.reserve(-self._arriving)
         self._arriving = 0
-        status = await asyncio.to_thread(self._reap)
-        if not self.drained:
-            self.fault = self.fault or f"it ended unexpectedly ({_in_words(status)})"
-            with contextlib.suppress(SpoolError):
-                await self._desk.spool.abandon(self.node)
-        self.ended.set()
+        for server in self._servers.values():
+            server.roster.gate.on_message.pop(self, None)
+            _, rejected = server.elsewhere.pop(self, (0, 0))
+            server.roster.rejected += rejected
+        left, self._left = self._left, {}
+        for bind, clients in left.items():
+            for address in clients.elements():
+                self._servers[bind].roster.gate.leave(address)
 
     def _reap(self) -> int:
         assert self._process is not None
@@ -241,55 +286,64 @@ class Deputy:
             self.on_duty = False
             self._desk.spool.relieved(False)
             for server in self._servers.values():
-                server.roster.gate.on_leave = None
+                server.roster.gate.on_enter = server.roster.gate.on_leave = None
 
     # what it says
 
     def _store(self, number: int, values: tuple[Any, ...]) -> None:
-        row = unpack(values)
-        message = row.message
-        if message.pool:
-            row.message = message = dataclasses.replace(
-                message, lane=self._desk.choose(message.pool, message.source)
-            )
         try:
+            row = unpack(values)
+            message = row.message
+            if message.pool:
+                lane = self._desk.choose(message.pool, message.source)
+                row.message = dataclasses.replace(message, lane=lane)
             future = self._desk.spool.take_in(row)
-        except SpoolError as error:
+        except Exception as error:
             self._refuse(number, error)
             return
         future.add_done_callback(lambda done: self._stored(number, row, done))
 
     def _stored(self, number: int, row: NewRow, done: asyncio.Future[None]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or error is not None:
-            self._refuse(
-                number, error if isinstance(error, SpoolError) else SpoolError(f"not stored: {error!r}")
-            )
+        error = SpoolError("not stored: broken off") if done.cancelled() else done.exception()
+        if error is not None:
+            self._refuse(number, error)
             return
+        self._say("answer", number, None)
         self.accepted += 1
         server = self._servers.get(row.message.client.listener)
         if server is not None:
             server.roster.accepted += 1
         announce(ids.show(row.number), row.message)
-        self._say("answer", number, None)
         now = time.monotonic()
         if now - self._room_said > ROOM_SAID:
             self._room_said = now
             self._say("room", self._desk.spool.room())
 
-    def _refuse(self, number: int, error: SpoolError) -> None:
+    def _refuse(self, number: int, error: BaseException) -> None:
+        """Answer that it cannot be done; why, in the log, where that was not foreseen."""
+        if not isinstance(error, SpoolError):
+            trace = "".join(traceback.format_exception(error))
+            events.trouble(where="helper process", what=f"{type(error).__name__}: {error}", trace=trace)
+            error = SpoolError(f"the daemon could not serve the helper process: {type(error).__name__}")
         kind = "full" if isinstance(error, SpoolFull) else "busy" if isinstance(error, SpoolBusy) else ""
         self._say("answer", number, None, (kind, str(error), error.remedy))
 
-    async def _has_room(self, number: int, size: int) -> None:
+    def _answer_later(self, number: int, work: Coroutine[Any, Any, object]) -> None:
+        self._tasks.spawn(self._answer(number, work))
+
+    async def _answer(self, number: int, work: Coroutine[Any, Any, object]) -> None:
+        """Every question has an answer, whatever becomes of it: a client waits for it."""
         try:
-            self._say("answer", number, await self._desk.spool.has_room(size))
-        except SpoolError as error:
+            self._say("answer", number, await work)
+        except Exception as error:
             self._refuse(number, error)
 
-    async def _judge(self, number: int, address: str, user: str, password: str, identity: str) -> None:
+    async def _has_room(self, size: int) -> bool:
+        return await self._desk.spool.has_room(size)
+
+    async def _judge(self, address: str, user: str, password: str, identity: str) -> tuple[bool, bool, float]:
         verdict = await self._desk.logins().judge(address, user, password, identity)
-        self._say("answer", number, (verdict.right, verdict.blocked, verdict.wait))
+        return verdict.right, verdict.blocked, verdict.wait
 
     def _counts_arriving(self, size: int) -> None:
         self._arriving += size
@@ -303,9 +357,17 @@ class Deputy:
 
     def _message(self, bind: str, address: str) -> None:
         server = self._servers[bind]
-        server.roster.gate.message(
-            address, server.listener.limits.messages_per_minute_per_client, time.monotonic()
-        )
+        limits = server.listener.limits
+        server.roster.gate.note(address, limits.messages_per_minute_per_client, time.monotonic(), self)
+
+    def _untold(self, counts: Mapping[str, int]) -> None:
+        """Events that it only counted, since this process did not keep up with their words."""
+        events.counts.update(counts)
+        words = ", ".join(f"{count} {event}" for event, count in sorted(counts.items()))
+        events.trouble(
+            where="helper process", what=f"log lines of the helper process were left out: {words}",
+            remedy="The daemon was too busy, or stopped, to write them; look at the load.",
+        )  # fmt: skip
 
     def _retired(self, clients: Mapping[str, Mapping[str, int]]) -> None:
         self._off_duty()
@@ -313,6 +375,11 @@ class Deputy:
             self._left[bind] = Counter(counts)
             self._servers[bind].roster.gate.add(counts)
         self.retired.set()
+
+    def _one_came(self, bind: str, address: str) -> None:
+        """After its duty: somebody who was connected before, but behind a balancer that had not said who it is."""
+        self._left.setdefault(bind, Counter())[address] += 1
+        self._servers[bind].roster.gate.add({address: 1})
 
     def _one_left(self, bind: str, address: str) -> None:
         clients = self._left.get(bind)

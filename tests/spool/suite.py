@@ -312,6 +312,23 @@ class SpoolSuite:
         assert await spool.has_room(600_000)
         assert await spool.find(Filter()) == []
 
+    @pytest.mark.parametrize("size", [10, 300_000])
+    async def test_a_draft_is_used_once(self, make, size):
+        spool = await make()
+        draft = spool.draft()
+        await draft.write(b"x" * size)
+        await draft.commit(new_message())
+        with pytest.raises(SpoolError, match="already used"):
+            await draft.commit(new_message())
+        await draft.discard()
+        [message_id] = [one.id for one in await spool.find(Filter())]
+        assert (await body_of(spool, message_id)).endswith(b"x" * size)
+        discarded = spool.draft()
+        await discarded.discard()
+        with pytest.raises(SpoolError, match="already used"):
+            await discarded.commit(new_message())
+        assert len(await spool.find(Filter())) == 1
+
     async def test_a_client_that_goes_away_does_not_undo_a_commit(self, make):
         spool = await make()
         draft = spool.draft()

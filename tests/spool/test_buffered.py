@@ -14,7 +14,7 @@ import pytest
 from relay.errors import SpoolBusy, SpoolError, SpoolFull, SpoolUncertain
 from relay.spool import ids
 from relay.spool.beside import AWAY
-from relay.spool.buffered import BufferedSpool, as_last_seen
+from relay.spool.buffered import BufferedSpool
 from relay.spool.contract import Filter, Settlement
 from relay.spool.factory import build_spool
 from relay.spool.postgres import PostgresSpool
@@ -650,11 +650,11 @@ async def test_delivery_goes_on_as_the_shared_spool_says(make):
     spool = await make()
     await accept(spool)
     claim = await claim_one(spool, make.clock.now())
-    await as_last_seen(spool).lanes()
+    await spool.last_seen().lanes()
     make.stop()
     with pytest.raises(SpoolError, match="cannot be used"):
         await spool.settle(Settlement(claim.id, every(claim, SENT)), make.clock.now())
-    assert [one.active for one in await as_last_seen(spool).lanes()] == [1]
+    assert [one.active for one in await spool.last_seen().lanes()] == [1]
     make.start()
     await until_answering(lambda: spool.settle(Settlement(claim.id, every(claim, SENT)), make.clock.now()))
     assert (await spool.stats()).messages == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sqlite3
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from relay.errors import SpoolBusy, SpoolError, SpoolFull, SpoolVersion
+from relay.spool import sqlite
 from relay.spool.contract import Filter
 from relay.spool.schema import _statements, connect, migrate, migrations
 from relay.spool.sqlite import SqliteSpool
@@ -185,8 +188,20 @@ async def test_a_disk_that_fills_is_reported_as_full_and_recovers(make):
     assert len(await spool.claim(LANE, 50, make.clock.now())) >= 2
 
 
+async def test_what_was_stored_since_the_last_look_at_the_disk_is_no_room_any_more(make, monkeypatch):
+    """The disk is looked at now and then; a fast client must not eat the reserve for outcomes in between."""
+    spool = await make()
+    free = sqlite._RESERVE + 1_000_000
+    monkeypatch.setattr(sqlite.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(sqlite.time, "monotonic", lambda: 1000.0)
+    assert await spool.has_room(900_000)
+    assert spool.room() == 1_000_000
+    await accept(spool, b"x" * 500_000)
+    assert not await spool.has_room(900_000)
+    assert spool.room() < 500_000
+
+
 async def test_a_limit_of_file_sizes_or_a_quota_is_no_room_and_recovers(make):
-    resource = pytest.importorskip("resource")
     spool = await make()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))

@@ -69,7 +69,7 @@ class House:
         return deputy
 
     async def stored(self) -> list[MessageView]:
-        return await self.spool.find(Filter())
+        return await self.spool.find(Filter(), limit=1_000_000)
 
 
 @contextlib.asynccontextmanager
