@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,13 +267,14 @@ def median(values: list[float]) -> float:
 
 
 def command(name: str, about: str, measure: Callable[[Path, int], list[Row]], runs: int = 3) -> None:
-    """The command line of one measurement: a folder of its own, the table, the JSON; exit status 1 for a missed target."""
+    """The command line of one measurement: a folder of its own, the table, the JSON; for its exit status see `finish`."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
     parser.add_argument("--runs", type=int, default=runs, help="repetitions; the median counts")
     parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json", help="where the JSON goes")
     parser.add_argument(
         "--alone", action="store_true", help="real-time priority for what is measured; needs root"
     )
+    offer_strict(parser)
     options = parser.parse_args()
     global alone_wanted
     alone_wanted = options.alone
@@ -281,7 +282,8 @@ def command(name: str, about: str, measure: Callable[[Path, int], list[Row]], ru
     with workshop() as folder:
         rows = measure(folder, options.runs)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    sys.exit(0 if show(rows, options.out) else 1)
+    show(rows, options.out)
+    sys.exit(finish(rows, strict=options.strict))
 
 
 @contextlib.contextmanager
@@ -293,8 +295,28 @@ def workshop() -> Iterator[Path]:
         yield folder
 
 
-def show(rows: list[Row], out: Path | None) -> bool:
-    """Print the table, write the JSON; whether every target was reached."""
+def offer_strict(parser: argparse.ArgumentParser) -> None:
+    """The option of every measurement that has targets."""
+    parser.add_argument("--strict", action="store_true", help="exit status 1 for a missed target, too")
+
+
+def finish(rows: list[Row], *, strict: bool, unmeasured: Sequence[str] = ()) -> int:
+    """Say in the last line what was missed, and what could not be measured; the exit status.
+
+    0: everything was measured, 1: something could not be (or, if ``strict``, a target was missed).
+    """
+    missed = [row.name for row in rows if not row.reached]
+    words = [
+        f"missed targets: {'; '.join(missed)}" if missed else "every target that was measured was reached"
+    ]
+    if unmeasured:
+        words.append(f"NOT MEASURED (see above): {', '.join(unmeasured)}")
+    print(". ".join(words))
+    return 1 if unmeasured or (strict and missed) else 0
+
+
+def show(rows: list[Row], out: Path | None) -> None:
+    """Print the table, write the JSON."""
     for row in rows:
         ratio = f"{row.ratio:.2f} x {row.peer_name}" if row.ratio else ""
         print(
@@ -304,4 +326,3 @@ def show(rows: list[Row], out: Path | None) -> bool:
     if out is not None:
         about = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
         out.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    return all(row.reached for row in rows)

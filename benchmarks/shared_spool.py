@@ -332,7 +332,7 @@ def _parts(text: str) -> list[str]:
 
 
 def main() -> int:
-    """Exit status 0 when every target was reached."""
+    """For the exit status see `benchmarks.kit.finish`."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.shared_spool", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -344,12 +344,14 @@ def main() -> int:
     parser.add_argument(
         "--out", type=Path, default=kit.RESULTS / "shared_spool.json", help="where the JSON goes"
     )
+    kit.offer_strict(parser)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with kit.workshop() as folder:
         rows = measure(folder, options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    return 0 if kit.show(rows, options.out) else 1
+    kit.show(rows, options.out)
+    return kit.finish(rows, strict=options.strict)
 
 
 if __name__ == "__main__":

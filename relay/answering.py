@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from relay import status
 from relay.errors import ControlError, SpoolError
+from relay.likeness import others_differ
 from relay.schedule.lane import Lane
 from relay.schedule.telling import iso
 from relay.spool.contract import lane_name, lane_parts
@@ -74,12 +76,20 @@ class Answering:
             await self._daemon.scheduler.refresh(lanes, probe_now=do == "release")
             return {}
         if do == "reload":
-            try:
-                await self._daemon.reload()
-            except OSError as error:
-                raise ControlError(f"nothing was changed: {error}") from error
-            return {}
+            return await self._reload()
         raise ControlError(f"the running relay does not know {do!r}")
+
+    async def _reload(self) -> dict[str, Any]:
+        """``replica``: which one has read its configuration; ``differing``: which others have another one now."""
+        daemon = self._daemon
+        try:
+            await daemon.reload()
+        except OSError as error:
+            raise ControlError(f"nothing was changed: {error}") from error
+        others = []
+        with contextlib.suppress(SpoolError):
+            others = await daemon.spool.replicas()
+        return {"replica": daemon.spool.replica_name, "differing": others_differ(daemon.settings, others)}
 
     async def health(self) -> dict[str, Any]:
         """``ok`` and ``reasons``: whether mail is taken. ``warnings``: why mail that was taken may not leave just now.
@@ -96,6 +106,7 @@ class Answering:
             "ok": not reasons,
             "reasons": reasons,
             "warnings": self._warnings(),
+            "replica": self._daemon.spool.replica_name or None,
             "listening": listening,
             "spool": {"writable": bool(listening) and not spool, "reason": spool or None},
             "tokens": self._tokens_at_a_glance(),

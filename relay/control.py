@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from relay.dburl import shown_url
 from relay.errors import ControlError, RelayError
 from relay.settings import Settings
 
@@ -49,7 +50,8 @@ def control_path(settings: Settings) -> Path:
 
 def _base(url: str) -> Path:
     """What the channels of one spool begin with, where they are not beside it."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    # without the password: others may see the names of files, and try passwords until the name fits
+    name = hashlib.sha256(shown_url(url).encode()).hexdigest()[:16]
     if not url.startswith("sqlite:") and os.access(_OWN_FOLDER, os.W_OK):
         return _OWN_FOLDER / name
     user = os.getuid() if hasattr(os, "getuid") else 0
@@ -159,13 +161,17 @@ def _sweep(path: Path) -> None:
             continue
 
 
-def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -> dict[str, Any]:
+def ask(
+    settings: Settings, do: str, *, timeout: float = 30.0, exactly: bool = False, **payload: Any
+) -> dict[str, Any]:
     """Ask the running daemon. Raises ControlError when none answers, or with its words when it refuses.
 
-    Of several on this host that share a spool, the one that RELAY_REPLICA names, else any of them.
+    Of several on this host that share a spool, the one that RELAY_REPLICA names, else any of them; ``exactly``: only
+    that one, or the only one that runs here.
     """
     try:
-        connection, key = _connect_any(channels(settings), timeout)
+        paths = channels(settings)
+        connection, key = _connect_any(_exactly(paths) if exactly else paths, timeout)
     except (OSError, ValueError) as error:
         raise ControlError(
             "no running relay answers for this configuration",
@@ -183,6 +189,30 @@ def ask(settings: Settings, do: str, *, timeout: float = 30.0, **payload: Any) -
         raise ControlError(str(answer.get("error") or "no answer"), remedy=str(answer.get("remedy") or ""))
     data: dict[str, Any] = answer["data"]
     return data
+
+
+def _exactly(paths: list[Path]) -> list[Path]:
+    """The channels of the one that is meant. Raises ControlError when several answer and none of them is named."""
+    named = os.environ.get("RELAY_REPLICA")
+    mine = [path for path in paths if named and path.name.split(".")[1:2] == [_replica()]]
+    if len(paths) < 2 or mine:
+        return mine or paths
+    alive = [path for path in paths if _answers(path)]
+    if len(alive) > 1:
+        names = ["{1} (process {2})".format(*path.name.split(".")) for path in sorted(alive)]
+        raise ControlError(
+            f"several relays of this configuration run on this host: {', '.join(names)}",
+            remedy="Say which one is meant: RELAY_REPLICA=NAME before the command, as in its service.",
+        )
+    return alive or paths
+
+
+def _answers(path: Path) -> bool:
+    try:
+        _connect(path, 1.0)[0].close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _connect_any(paths: list[Path], timeout: float) -> tuple[socket.socket, str]:

@@ -25,6 +25,7 @@ from relay.errors import RelayError
 from relay.hardening import harden
 from relay.keeper import PAUSE as KEEPER_PAUSE
 from relay.keeper import Keeper
+from relay.likeness import digests
 from relay.liverouter import LiveRouter
 from relay.memory import Memory
 from relay.ownmail import OwnMail, our_name
@@ -153,6 +154,7 @@ class Daemon:
         self.own = OwnMail(settings, self.hostname)
         self.router = LiveRouter(settings, self.own)
         self.spool = build_spool(settings)
+        self.spool.declare(digests(settings))
         self.clock = self.spool.clock
         self.tokens = {one.name: EntraTokens(one, clock=self.clock) for one in settings.upstreams}
         self.courier = RelayCourier(
@@ -210,7 +212,8 @@ class Daemon:
         self._tasks.spawn(self._keep_credentials())
         self._tasks.spawn(self._watch_certificates())
         binds = ", ".join(f"{host}:{port}" for host, port in (one.address for one in self.listeners.values()))
-        events.notice(what="started", listening=binds, configuration=self.settings.source)
+        name = {"replica": self.spool.replica_name} if self.spool.shared else {}
+        events.notice(what="started", listening=binds, configuration=self.settings.source, **name)
         await self.pages.start()
         supervisor.ready(f"listening on {binds}")
 

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from relay import events
 from relay.alarms import PAUSE
-from relay.errors import RelayError, SpoolLost
+from relay.errors import RelayError, SpoolError, SpoolLost
 
 if TYPE_CHECKING:
     from relay.daemon import Daemon
 
 OFF_DUTY = 10.0
 """Seconds between looks whether another replica has left upkeep to this one."""
+_SAID_FOR = 600.0
+"""Seconds for which a fault of the spool that several tasks meet again and again is not repeated."""
 SUMMARIES = 5.0
 """Seconds between looks for summaries of notices that are owed."""
 
@@ -36,6 +38,17 @@ class Duties:
         self._daemon = daemon
         self._duty = not daemon.spool.shared
         """Whether they are this replica's just now."""
+        self._said: dict[str, float] = {}
+
+    def _say(self, where: str, error: Exception) -> None:
+        """`say`, but each fault of the spool once for all tasks that it stops."""
+        now = self._daemon.clock.monotonic()
+        if isinstance(error, SpoolError):
+            if now - self._said.get(str(error), -_SAID_FOR) < _SAID_FOR:
+                return
+            self._said = {what: since for what, since in self._said.items() if now - since < _SAID_FOR}
+            self._said[str(error)] = now
+        say(where, error)
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What goes on for as long as the daemon runs."""
@@ -65,7 +78,7 @@ class Duties:
             except SpoolLost:  # the group says so, and what becomes of it
                 pause = OFF_DUTY
             except Exception as error:
-                say("upkeep", error)
+                self._say("upkeep", error)
                 pause = 30.0
             await self._daemon.clock.sleep(pause)
 
@@ -84,7 +97,7 @@ class Duties:
             except SpoolLost:
                 continue
             except Exception as error:
-                say("notices", error)
+                self._say("notices", error)
 
     async def _watch_alarms(self) -> None:
         while True:
@@ -93,7 +106,7 @@ class Duties:
             except SpoolLost:
                 pass
             except Exception as error:
-                say("alerts", error)
+                self._say("alerts", error)
             await self._daemon.clock.sleep(PAUSE)
 
     async def _watch_here(self) -> None:
@@ -102,5 +115,5 @@ class Duties:
             try:
                 await self._daemon.alarms.look_here()
             except Exception as error:
-                say("alerts", error)
+                self._say("alerts", error)
             await self._daemon.clock.sleep(PAUSE)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import datetime
+import json
 import logging
 import os
 import re
@@ -149,13 +150,17 @@ def to_journal(stream: TextIO | None) -> bool:
     return named == f"{about.st_dev}:{about.st_ino}"
 
 
+_ENCODE = json.JSONEncoder(default=str).encode
+"""Made once: `json.dumps` makes another encoder for each line."""
+
+
 def _chain(form: str) -> list[Processor]:
     if form == "text":
         return [redact, as_text]
     # structlog is imported here so that commands that only need `visible` start quickly
     from structlog.processors import JSONRenderer
 
-    return [redact, JSONRenderer(default=str)]
+    return [redact, JSONRenderer(serializer=lambda line, **_: _ENCODE(line))]
 
 
 def _line(entry: Entry) -> dict[str, Any]:
@@ -363,6 +368,8 @@ def _route_libraries(writer: Writer) -> None:
     root.addHandler(_Library(writer))
     root.setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    # of each connection that breaks, and of each one that is tried in vain: the spool says it once, and better
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     # aiosmtpd writes whatever a client sent, with client-made line breaks; our own events say it better
     mail = logging.getLogger("mail")
     mail.propagate = False

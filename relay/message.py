@@ -132,6 +132,16 @@ class Report:
     details: dict[str, str] = field(default_factory=dict)
     """For the trace: ``host``, ``from`` (rewritten), ``reply``, ``tls``, ``transport``, ``repairs`` and the like."""
 
+    @property
+    def delivered(self) -> bool:
+        """Whether everybody who was tried has it, and nothing else is to be said."""
+        return (
+            self.lane_trouble is None
+            and self.moved_to is None
+            and bool(self.outcomes)
+            and all(one.result is Result.SENT and not one.uncertain for one in self.outcomes.values())
+        )
+
 
 class Trouble(Exception):
     """A fault before any message was under way (dial, TLS, token, login): ``outcome`` says how far it reaches."""

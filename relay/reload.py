@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from relay import events, logs, supervisor
 from relay.config.faults import ConfigError
 from relay.errors import RelayError
+from relay.likeness import digests
 from relay.rewrite.route import Router
 from relay.settings import Settings
 from relay.tokens.entra import EntraTokens
@@ -81,6 +82,7 @@ class Reload:
             await daemon.acceptance.update(settings)
         daemon.keeper.update(settings)
         daemon.alarms.update()
+        daemon.spool.declare(digests(settings))
         for bind in set(daemon.listeners) - {one.bind for one in settings.listeners}:
             daemon.dismiss(bind)
         await daemon.sort_out()

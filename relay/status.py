@@ -12,6 +12,7 @@ from typing import Any
 
 from relay import __version__, events
 from relay.deliver.choice import PREFIX, Choice, choices_of
+from relay.likeness import differing, digests
 from relay.schedule.lane import Login
 from relay.schedule.limits import NO_LIMITS, MailboxLimiter
 from relay.schedule.telling import iso
@@ -84,8 +85,8 @@ def lane_row(name: str, summary: LaneSummary | None, health: LaneHealth) -> dict
     }
 
 
-def replica_row(one: Replica) -> dict[str, Any]:
-    """One relay of the group that shares the spool."""
+def replica_row(one: Replica, ours: Mapping[str, str]) -> dict[str, Any]:
+    """One relay of the group that shares the spool; ``differs``: sections of its configuration that are not as ``ours``."""
     return {
         "name": one.name,
         "version": one.version,
@@ -96,6 +97,7 @@ def replica_row(one: Replica) -> dict[str, Any]:
         "lanes": one.lanes,
         "state": one.state,
         "me": one.me,
+        "differs": differing(ours, one.config),
     }
 
 
@@ -208,6 +210,8 @@ async def report(
     names = list(dict.fromkeys([lane_name(one.name, one.from_email) for one in settings.upstreams]))
     names += sorted((set(summaries) | set(health) | set(workers)) - set(names))
     stats = await spool.stats()
+    replicas = await spool.replicas()
+    ours = digests(settings)
     afar = await Afar.look(settings, spool, choices, now or time.time())
     return {
         "version": __version__,
@@ -218,7 +222,8 @@ async def report(
             | ({"replica": workers[name].name if name in workers else None} if spool.shared else {})
             for name in names
         ],
-        "replicas": [replica_row(one) for one in await spool.replicas()],
+        "replica": next((one.name for one in replicas if one.me), None),
+        "replicas": [replica_row(one, ours) for one in replicas],
         "holds": [hold_row(one) for one in afar.holds],
         "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],
         "tokens": token_rows(tokens),

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "relay"
 
-SHARED = {"message", "errors", "clock", "events", "settings", "figures", "background"}
+SHARED = {"message", "errors", "clock", "events", "settings", "figures", "background", "dburl"}
 """The shared words: everybody may import them, and they import the standard library and one another only."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": {"*"},
     "answering": {"*"},
     "duties": {"*"},
+    "likeness": {"spool.contract"},
     "liverouter": {"*"},
     "ownmail": {"*"},
     "alarms": {"*"},

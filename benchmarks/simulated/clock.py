@@ -8,7 +8,7 @@ import selectors
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
-from relay.schedule import lane
+from relay.schedule import pace
 
 T = TypeVar("T")
 
@@ -77,12 +77,12 @@ class _LaneTime:
 @contextlib.contextmanager
 def _simulated_pace() -> Iterator[None]:
     """A lane's pace is the one thing that is read from the machine's own clock."""
-    real = lane.time  # type: ignore[attr-defined]
-    lane.time = _LaneTime  # type: ignore[attr-defined]
+    real = pace.time  # type: ignore[attr-defined]
+    pace.time = _LaneTime  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        lane.time = real  # type: ignore[attr-defined]
+        pace.time = real  # type: ignore[attr-defined]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

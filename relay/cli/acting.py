@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ class Done:
 async def act(spool: Spool, verb: str, wanted: Filter) -> Done:
     """Do it. Raises SpoolError."""
     before = await _named(spool, wanted)
-    changed = await spool.operate(verb, wanted, time.time())
+    changed = await spool.operate(verb, wanted, spool.clock.now())
     lanes = set(changed.lanes) | await _lanes(spool, wanted, before)
     left = changed.matched - changed.changed
     active = await _active(spool, wanted, before) if left and verb != "release" else 0

@@ -34,8 +34,8 @@ def status(config: ConfigPath = None, as_json: AsJson = False) -> None:
     except ControlError as error:
         from relay.status import offline
 
-        say(f"relay: {error}; this is what the spool says")
         shape = asyncio.run(offline(settings))
+        say(f"relay: {error}; this is what the spool says")
     if as_json:
         emit_json(shape)
     else:
@@ -45,9 +45,12 @@ def status(config: ConfigPath = None, as_json: AsJson = False) -> None:
 def show(shape: Shape) -> None:
     """The status for people."""
     started = shape.get("started")
-    show_fields(
-        [("version", shape.get("version")), ("started", local(started) if started else "not running")]
-    )
+    fields = [("version", shape.get("version")), ("started", local(started) if started else "not running")]
+    if shape.get("replica"):
+        fields.append(
+            ("replica", f"{shape['replica']} answers; listeners, tokens and credentials are its own")
+        )
+    show_fields(fields)
     _table("Listeners", ("bind", "connections", "accepted", "rejected"), shape.get("listeners", ()))
     _replicas(shape.get("replicas", ()))
     _lanes(shape.get("lanes", ()))
@@ -76,6 +79,12 @@ def _replicas(replicas: Sequence[Shape]) -> None:
     if rows:
         typer.echo("")
         show_table("Replicas", ("replica", "state", "lanes", "seen", "version"), rows, right=("lanes",))
+    for one in replicas:
+        if one.get("differs"):
+            typer.echo(
+                f"\n{visible(str(one.get('name')))} has another configuration: {', '.join(one['differs'])}\n"
+                "  remedy: give all replicas the same configuration, and reload each of them (relay reload)"
+            )
 
 
 def _lanes(lanes: Sequence[Shape]) -> None:

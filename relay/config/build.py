@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from relay import settings as to
 from relay.config import files
@@ -23,6 +22,7 @@ from relay.config.model import (
 )
 from relay.config.secrets import SecretReader
 from relay.config.values import compile_pattern, is_loopback, split_bind
+from relay.dburl import has_password
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 EVERYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
@@ -149,7 +149,7 @@ class Builder:
             if (spool[key] or "").startswith("sqlite:///"):
                 file = files.resolve(spool[key].removeprefix("sqlite:///"), f"spool.{key}", self._findings)
                 spool[key] = "sqlite:///" + file.as_posix()
-        if not spool["url"].startswith("sqlite:") and urlsplit(spool["url"]).password is not None:
+        if not spool["url"].startswith("sqlite:") and has_password(spool["url"]):
             self._findings.warn(
                 "spool.url", "it holds a password; a ~/.pgpass file keeps it out of the configuration"
             )

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from relay import settings as of
 from relay.config.model import Config
+from relay.dburl import shown_url
 
 
 def show(settings: of.Settings) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def show(settings: of.Settings) -> dict[str, Any]:
         "senders": [_sender(one) for one in settings.senders],
         "default_sender": settings.default_sender,
         "recipients": _plain(settings.recipients),
-        "spool": {**_plain(settings.spool), "url": _url(settings.spool.url)},
+        "spool": {**_plain(settings.spool), "url": shown_url(settings.spool.url)},
         "postmaster": settings.postmaster,
         "alerts": {"webhook": _origin(settings.alerts.webhook), "command": settings.alerts.command},
         "web": _web(settings.web),

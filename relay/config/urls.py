@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from relay import dburl
 from relay.config.values import bad, text_of
 
 
@@ -65,13 +66,12 @@ def read_local_spool_url(value: object) -> str:
 def _postgresql_url(text: str) -> str:
     """As libpq reads it (PostgreSQL documentation 34.1.1.2): also several ``host:port`` with commas between them."""
     remedy = "write postgresql://user@host/database, or user@host1,host2 for a group that fails over"
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        parts = None
-    if parts is None or not text.isprintable() or " " in text:
+    if not text.isprintable() or " " in text:
         raise bad("is not an address of a database", remedy)
-    if not parts.path.strip("/"):
+    fault = dburl.form_fault(text)
+    if fault:
+        raise bad(fault, f"{remedy}; {dburl.REMEDY}")
+    if not dburl.names_database(text):
         raise bad("names no database", remedy)
     return text
 

@@ -5,7 +5,7 @@ The schedule room imports this module and nothing else of `deliver`; both transp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Protocol
 
 from relay.message import Content, Outcome, Report
@@ -41,8 +41,8 @@ class Begin(Protocol):
         """
         ...
 
-    async def __call__(self) -> None:
-        """Write the submission down; raises SpoolError. A transport starts it when the submission starts and
+    def __call__(self) -> Awaitable[None]:
+        """Write the submission down; what is awaited raises SpoolError. A transport starts it when the submission starts and
         awaits it before end of data (SMTP) or before the request body is complete (Graph)."""
         ...
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter, deque
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay import events
 from relay.deliver.contract import Connection
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 _IDLE_CHECK = 5.0
 """Seconds between looks whether an idle connection is still worth keeping."""
+_SHARED_IDLE_CHECK = 1.0
+"""The same where others may take the lane over: who is cut off from them lets its idle connections go soon."""
+_ASSURED_WITHIN = 2.0
+"""Seconds that the spool may take to say that this replica still takes part."""
 _AHEAD = 4
 """Attempts of a hurried lane written down before their turn, for each connection: a fsync takes about as long as so many.
 Connections that have nothing to carry (mail of one source keeps to one) lend theirs to the others."""
@@ -89,6 +94,9 @@ class Carrier:
         try:
             async with self._scheduler.dialling:
                 await place.enter_async_context(self._scheduler.connections.place())
+                if not await self._still_ours():
+                    lane.rest(Trouble(_NOT_SURE), self._scheduler.clock.now())
+                    return None
                 connection = await self._scheduler.courier.open(lane.upstream.name, lane.mailbox)
         except Trouble as trouble:
             await self._scheduler.verdicts.could_not_open(lane, trouble)
@@ -103,12 +111,25 @@ class Carrier:
             raise
         return connection
 
+    async def _still_ours(self) -> bool:
+        """Whether the lane is: a replica that stood still, or is cut off, may have been given up without knowing it yet."""
+        spool = self._scheduler.spool
+        try:
+            async with asyncio.timeout(_ASSURED_WITHIN):
+                await spool.assure()
+        except (SpoolError, TimeoutError):
+            return False
+        return not self._scheduler.lost
+
     async def _carry(self, connection: Connection) -> None:
-        lane, task = self._lane, asyncio.current_task()
+        lane, task, loop = self._lane, asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
         lane.connected += 1
         try:
+            idle = _SHARED_IDLE_CHECK if self._scheduler.spool.shared else _IDLE_CHECK
             while connection.usable() and not self._scheduler.stopping and not lane.leaving:
+                if not self._scheduler.spool.sure and not await self._still_ours():
+                    return
                 held = lane.the_hold() is not None
                 paused = lane.limiter.paused_until > self._scheduler.clock.now()
                 leave = None if paused or (held and not self._probe) else self._take()
@@ -116,17 +137,16 @@ class Carrier:
                     return
                 if leave is None:
                     lane.wake.set()
-                    await lane.wait_for_mail(_IDLE_CHECK)
+                    self._adopt(await lane.wait_for_mail(idle))
                     continue
                 lane.carriers[task] = max(0, (lane.batch_size if self._probe else lane.carriers[task]) - 1)
                 probe, self._probe = self._probe and held, False
-                if lane.hurried and not held:
-                    self._look_ahead(lane.carriers[task])
-                if len(lane.ready) <= lane.ahead // 2:
-                    lane.wake.set()  # claim ahead while this one travels
+                # once this one travels, which takes a turn of the loop
+                ahead = loop.call_soon(self._prepare, lane.carriers[task], lane.hurried and not held)
                 try:
                     await self._one(connection, leave, probe)
                 finally:
+                    ahead.cancel()
                     self._finished(leave.claim)
         finally:
             lane.connected -= 1
@@ -143,14 +163,27 @@ class Carrier:
         return Leave(self._scheduler, self._lane, claim)
 
     def _finished(self, claim: Claim) -> None:
-        self._mine -= Counter(pairs(claim))
+        mine = self._mine
+        for pair in pairs(claim):
+            mine[pair] -= 1
+            if mine[pair] <= 0:
+                del mine[pair]
         self._lane.finished(claim)
+
+    def _prepare(self, room: int, hurried: bool) -> None:
+        """What the next messages need, while one is on its way."""
+        if hurried:
+            self._look_ahead(room)
+        if len(self._lane.ready) <= self._lane.ahead // 2:
+            self._lane.wake.set()  # to claim ahead
 
     def _look_ahead(self, room: int) -> None:
         """Have the next few attempts written down: as many as go within moments, and over this connection."""
         lane, ready = self._lane, self._lane.ready
         together = _AHEAD * lane.connected
-        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying), room)
+        share = min(together // lane.carrying, lane.ahead // (2 * lane.carrying))
+        if not lane.spare:  # else that one takes over at the end of this one's batch
+            share = min(share, room)
         while ready and len(self._ahead) < share and lane.begun_ahead < together:
             if any(claim.direct for _, claim in islice(ready, WINDOW)):
                 return  # its client may leave, or lose patience, until a connection really has it
@@ -163,10 +196,21 @@ class Carrier:
             lane.begun_ahead += 1
             self._ahead.append(leave)
 
+    def _adopt(self, leaves: list[Leave]) -> None:
+        """Go on with what another connection took ahead before its batch was full."""
+        for leave in leaves:
+            self._mine.update(pairs(leave.claim))
+        self._ahead.extend(leaves)
+
+    def _may_hand_on(self) -> bool:
+        lane, scheduler = self._lane, self._scheduler
+        paused = lane.limiter.paused_until > scheduler.clock.now()
+        return not (scheduler.stopping or lane.leaving or paused or lane.the_hold() is not None)
+
     async def _give_back(self) -> None:
-        """What was taken ahead and will not go over this connection was never begun after all."""
+        """What was taken ahead goes over another connection now, or was never begun after all."""
         ahead, self._ahead = list(self._ahead), deque()
-        if not ahead:
+        if not ahead or (self._may_hand_on() and self._lane.hand_on(ahead)):
             return
         self._lane.begun_ahead -= len(ahead)
         for leave in ahead:
@@ -200,23 +244,49 @@ class Carrier:
             lane.submitting.pop(claim.id, None)
             leave.end()
             events.took("submit", scheduler.clock.monotonic() - began)
-        await self._judge(claim, report, content, scheduler.clock.now(), probe)
+        now = scheduler.clock.now()
+        if not probe and self._is_no_news(claim, report):
+            # nothing that the next message must wait for: it is sent first
+            self._beside(self._went_well(claim, report, content, now))
+            return
+        done, answer = await self._judge(claim, report, content, now, probe)
+        self._beside(self._settle(claim, done, report, now, answer))
+        await scheduler.verdicts.after_report(lane, claim, report)
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have an outcome written down while the connection goes on."""
+        task = asyncio.ensure_future(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+    def _is_no_news(self, claim: Claim, report: Report) -> bool:
+        """Whether all of it was delivered, as the one before, so that it changes nothing for the lane."""
+        lane = self._lane
+        if claim.direct or claim.tried_for or lane.held_senders or lane.the_hold() is not None:
+            return False
+        return report.delivered
+
+    async def _went_well(self, claim: Claim, report: Report, content: Content | None, now: float) -> None:
+        try:
+            done, answer = await self._judge(claim, report, content, now, False)
+            await self._scheduler.verdicts.after_report(self._lane, claim, report)
+            await self._settle(claim, done, report, now, answer)
+        except Exception as error:
+            events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
 
     async def _judge(
         self, claim: Claim, report: Report, content: Content | None, now: float, probe: bool
-    ) -> None:
+    ) -> tuple[Settlement, Reply | None]:
+        """What is to be written down, and what a client that waits is answered."""
         scheduler, lane = self._scheduler, self._lane
-        key = f"{lane.name}|{scheduler.identity(claim)}"
+        key = "" if report.delivered else f"{lane.name}|{scheduler.identity(claim)}"
         done, answer = settlement(claim, report, scheduler.rules, now, key, probe=probe), None
         if claim.direct:
             done, answer = scheduler.answers.judge(claim, done)
         done = await scheduler.desk.about_outcomes(claim, done, content)
         if done.due is not None:
             lane.next_due = min(lane.next_due or done.due, done.due)
-        task = asyncio.ensure_future(self._settle(claim, done, report, now, answer))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        await scheduler.verdicts.after_report(lane, claim, report)
+        return done, answer
 
     async def _settle(
         self, claim: Claim, done: Settlement, report: Report, now: float, answer: Reply | None
@@ -246,6 +316,13 @@ class Carrier:
             await self._scheduler.holds.settled(done.hold_key)
             tell(self._lane.name, claim, done, report)
             return
+
+
+_NOT_SURE = Outcome(
+    Result.DEFERRED, Scope.LANE, code="spool", counts=False,
+    reason="The database does not say whether this replica still takes part in its group.",
+    remedy="It goes on by itself once the database answers.",
+)  # fmt: skip
 
 
 def _whole(claim: Claim, outcome: Outcome) -> Report:

@@ -9,6 +9,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from relay import events
 from relay.deliver.contract import Connection
@@ -19,6 +20,9 @@ from relay.schedule.limits import ONE, Cost, MailboxLimiter, cost_of
 from relay.schedule.pace import Pace
 from relay.settings import MailboxLimits
 from relay.spool.contract import Claim, Hold, lane_parts
+
+if TYPE_CHECKING:
+    from relay.schedule.leave import Leave
 
 _UNHURRIED = 600
 """Messages a minute that one connection carries in any case: at 25 ms of round trip, four of them to a message."""
@@ -81,6 +85,8 @@ class Lane:
     """Claimed, and to be given back to the spool as soon as it can be reached."""
     shelved: list[tuple[Claim, Hold]] = field(default_factory=list)
     """Claimed, and to be held for their sender as soon as the spool can be reached."""
+    reserved: int = 0
+    """Connections that may be open: so many are written down, for whoever takes the lane over."""
     limits_known: bool = False
     """Whether the limiter knows what was used before this process."""
     refused: dict[str, str] = field(default_factory=dict)
@@ -115,7 +121,7 @@ class Lane:
     last_login: Login | None = None
     """None: there was none in this process; perhaps no mail needed one."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _waiting: deque[asyncio.Future[list[Leave]]] = field(default_factory=deque)
     _under_way: Counter[Pair] = field(default_factory=Counter)
     """Source and recipient of each message that a connection has taken."""
     _costs: dict[str, Cost] = field(default_factory=dict)
@@ -146,7 +152,7 @@ class Lane:
         while count and self._waiting:
             future = self._waiting.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result([])
                 count -= 1
 
     def take(self, own: Mapping[Pair, int] | None = None) -> Claim | None:
@@ -193,17 +199,44 @@ class Lane:
         if self.ready and freed:  # else all of it still waits for earlier mail of the same source
             self._call(1)
 
-    async def wait_for_mail(self, seconds: float) -> None:
-        """Until mail may be ready, at most ``seconds``."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    @property
+    def spare(self) -> bool:
+        """Whether a connection waits for mail."""
+        return any(not one.done() for one in self._waiting)
+
+    def hand_on(self, leaves: list[Leave]) -> bool:
+        """What a connection has taken ahead and cannot carry any more, to one that waits; whether there was one."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(leaves)
+                return True
+        return False
+
+    async def wait_for_mail(self, seconds: float) -> list[Leave]:
+        """Until mail may be ready, at most ``seconds``; what another connection hands on, usually nothing."""
+        future: asyncio.Future[list[Leave]] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         handle = asyncio.get_running_loop().call_later(seconds, _finish, future)
         try:
-            await future
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled():  # nobody will adopt them now
+                self._strand(future.result())
+            raise
         finally:
             handle.cancel()
             if not future.done() or future in self._waiting:
                 self._waiting = deque(one for one in self._waiting if one is not future)
+
+    def _strand(self, leaves: list[Leave]) -> None:
+        self.begun_ahead -= len(leaves)
+        for leave in leaves:
+            leave.end()
+            self.owed.append(leave.claim)
+            self.finished(leave.claim)
+        if leaves:
+            self.kick()
 
     def call_all(self) -> None:
         """Wake every idle connection: the lane is held, or the scheduler stops."""
@@ -360,6 +393,6 @@ def pairs(claim: Claim) -> set[Pair]:
     return {(claim.source, one.address.lower()) for one in claim.envelope.recipients}
 
 
-def _finish(future: asyncio.Future[None]) -> None:
+def _finish(future: asyncio.Future[list[Leave]]) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result([])

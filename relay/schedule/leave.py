@@ -86,7 +86,12 @@ class Leave:
     def _must_stop(self) -> bool:
         """Something happened since the message started, or the minute is used up."""
         lane, now = self._lane, self._scheduler.clock.now()
-        if self._scheduler.stopping or lane.the_hold() is not None or now < lane.limiter.paused_until:
+        if (
+            not self._scheduler.spool.sure
+            or self._scheduler.stopping
+            or lane.the_hold() is not None
+            or now < lane.limiter.paused_until
+        ):
             return True
         return not self._aside.messages and not lane.limiter.fits(now, Cost(1, 0))
 
@@ -106,19 +111,18 @@ class Leave:
         """See the contract."""
         self._scheduler.verdicts.learn_most(self._lane, most)
 
-    async def __call__(self) -> None:
-        """See the contract."""
+    def __call__(self) -> asyncio.Future[None]:
+        """See the contract; the same future that writes it down, if that was begun ahead."""
         if not self._given:
             self.room(len(self._claim.envelope.recipients))
         self.begun = True
         early, self._early = self._early, None
         if early is not None:
-            if not early.done():
-                await asyncio.shield(early)
-            early.result()
-            return
+            return early
         now = self._scheduler.clock.now()
-        await self._scheduler.spool.begin(self._claim.id, now, self._now.recipients, self._sent)
+        return asyncio.ensure_future(
+            self._scheduler.spool.begin(self._claim.id, now, self._now.recipients, self._sent)
+        )
 
     def _finish_one(self) -> None:
         if self._now.messages:

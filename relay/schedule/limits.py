@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from relay.settings import MailboxLimits
@@ -23,6 +24,9 @@ _UNLIMITED_AGAIN = 1000
 _RECOVERY = 60.0
 """Seconds between the steps by which a slowed lane gets faster again."""
 
+
+EXCHANGE_CONNECTIONS = 3
+"""What Exchange takes of one mailbox at once ("SMTP AUTH protocol limits"): more than relay uses of it, unless told to."""
 
 NO_LIMITS = MailboxLimits(
     connections=1, messages_per_minute=0, recipients_per_day=0, recipients_per_message=0, message_size=0
@@ -94,10 +98,27 @@ class MailboxLimiter:
         most = self._limits.messages_per_minute if self._slowed_to is None else self._slowed_to
         return max(1, most - sum(debt.messages for debt in self._debts)) if most else 0
 
-    def in_debt(self, now: float) -> bool:
-        """Whether connections of a lost replica may still be open at this mailbox."""
-        self._forget(now)
+    @property
+    def in_debt(self) -> bool:
+        """Whether something that lost replicas left is reckoned with."""
         return bool(self._debts)
+
+    def owe(self, debts: Iterable[Debt]) -> None:
+        """What lost replicas may still do, as is known by now."""
+        self._debts = deque(debts)
+
+    def connections(self, now: float) -> int:
+        """How many may be open at once: those of lost replicas may still be, and count at Exchange as well."""
+        self._forget(now)
+        most = max(1, self._limits.connections)
+        theirs = sum(debt.connections for debt in self._debts)
+        return max(0, min(most, max(EXCHANGE_CONNECTIONS, most) - theirs)) if theirs else most
+
+    def blocked_until(self, now: float) -> float:
+        """Before this there is no place for a connection, unless the others' are known to have ended; 0.0: there is one."""
+        if self.connections(now):
+            return 0.0
+        return next(debt.until for debt in self._debts if debt.connections)
 
     def export(self) -> str:
         """How it is slowed down, for whoever works the mailbox next."""

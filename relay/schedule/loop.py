@@ -282,6 +282,7 @@ class Scheduler:
         """Do what the planner says. None: plan again at once; else the moment at which there was nothing more to do."""
         if not lane.limits_known:
             await self.verdicts.know(lane)
+        await self.sharing.reserve(lane)
         await self._return(lane)
         await self.holds.tend(lane, self.clock.now())
         if lane.trouble is not None and lane.trouble.code == "spool":

@@ -24,20 +24,22 @@ def view(holds: Holds, lane: Lane, now: float) -> LaneView:
         held=hold is not None,
         held_at_login=hold is not None and hold.at_login,
         probe_due=holds.probe_due(lane, now),
-        resting_until=max(lane.resting_until, lane.limiter.paused_until),
+        resting_until=_rests_until(lane, now),
         may_have_work=lane.may_have_work,
         ready=len(lane.ready),
         oldest_ready=lane.ready[0][0] if lane.ready else now,
         budget=_budget(lane, now),
         connections=len(lane.carriers),
         room=lane.room,
-        max_connections=1
-        if lane.limiter.slowed or lane.limiter.in_debt(now)
-        else max(1, lane.limits.connections),
+        max_connections=min(lane.limiter.connections(now), 1 if lane.limiter.slowed else lane.reserved),
         connected=lane.connected,
         ahead=lane.ahead,
         waiting=lane.backlog,
     )
+
+
+def _rests_until(lane: Lane, now: float) -> float:
+    return max(lane.resting_until, lane.limiter.paused_until, lane.limiter.blocked_until(now))
 
 
 def _budget(lane: Lane, now: float) -> int | None:
@@ -68,7 +70,7 @@ def next_look(holds: Holds, lane: Lane, now: float) -> float | None:
 
 
 def _working_times(lane: Lane, now: float) -> list[float]:
-    rest = max(lane.resting_until, lane.limiter.paused_until)
+    rest = _rests_until(lane, now)
     if rest > now:
         return [rest]
     times = [lane.limiter.ready_at(now, lane.need)] if lane.may_have_work and _budget(lane, now) == 0 else []
@@ -79,6 +81,7 @@ def _working_times(lane: Lane, now: float) -> list[float]:
 
 
 def _probe_times(lane: Lane, hold: Hold, now: float) -> list[float]:
-    if hold.next_probe is not None and hold.next_probe > now:
-        return [hold.next_probe]
+    not_before = max(hold.next_probe or 0.0, lane.limiter.blocked_until(now))
+    if hold.next_probe is not None and not_before > now:
+        return [not_before]
     return [lane.limiter.ready_at(now, lane.need)] if lane.may_have_work and _budget(lane, now) == 0 else []

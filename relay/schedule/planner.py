@@ -73,7 +73,7 @@ def _held(lane: LaneView) -> Step:
     """Nothing moves but one probe at a time; a refused login is probed without mail, too."""
     if lane.connections:
         return Step()
-    if not lane.probe_due:
+    if not lane.probe_due or not lane.max_connections:
         return Step(give_back=lane.ready > 0)
     if not lane.ready and lane.may_have_work and lane.budget != 0:
         return Step(claim=1)

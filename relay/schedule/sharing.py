@@ -77,6 +77,13 @@ class Sharing:
             self._look_soon()
         return taken is Taken.MINE
 
+    async def reserve(self, lane: Lane) -> None:
+        """Before connections are opened: whoever takes the lane over must know how many there may be. Raises SpoolError."""
+        most = lane.limiter.connections(self._scheduler.clock.now())
+        if most > lane.reserved:
+            await self._scheduler.spool.note_connections(lane.name, most)
+            lane.reserved = most
+
     async def handed_over(self, lane: Lane) -> bool:
         """Whether the lane is no longer ours: it was to leave, or had nothing to do for long, and nothing is in hand."""
         if not self._scheduler.spool.shared or lane.busy or not (lane.leaving or lane.name in self._resting):
@@ -129,8 +136,8 @@ class Sharing:
             self._answer(news.text)
         elif news.kind == "memory" and news.text.startswith("throttle:"):
             self._scheduler.spawn(self._quietly_recall())
-        elif news.kind in ("hold", "replicas", "again"):
-            self._holds_changed = self._holds_changed or news.kind != "replicas"
+        elif news.kind in ("hold", "replicas", "again", "debts"):
+            self._holds_changed = self._holds_changed or news.kind in ("hold", "again")
             self._look_soon()
 
     def _look_soon(self) -> None:
@@ -167,6 +174,8 @@ class Sharing:
         }
         await scheduler.look()
         await self._level()
+        for lane in [one for one in scheduler.lanes.values() if one.limiter.in_debt]:
+            await scheduler.verdicts.reckon(lane)
 
     async def _holds_anew(self) -> None:
         holds = self._scheduler.holds

@@ -29,6 +29,18 @@ _THROTTLE = "throttle:"
 """The same for an upstream whose every mailbox is; replicas tell one another."""
 
 
+_BLOCKED = "lost-connections"
+
+
+def _blocked(seconds: float) -> Outcome:
+    return Outcome(
+        Result.DEFERRED, Scope.LANE, code=_BLOCKED,
+        reason="Replicas that were lost one after the other may have all the connections open that Exchange takes of this"
+        f" mailbox: the next one waits for their end, {seconds:.0f} s at most.",
+        remedy="If the replicas still stand (a frozen machine), let them go on or end them, and start them again.",
+    )  # fmt: skip
+
+
 class Verdicts:
     """Told by carriers; holds, slows and frees lanes."""
 
@@ -146,6 +158,24 @@ class Verdicts:
             self._keep(TROUBLE + lane.name, None)  # of whoever worked it before
         lane.limiter.recall((await spool.remembered(PACE + lane.name)).get(PACE + lane.name))
         lane.limits_known = True
+        self._tell_blocked(lane)
+
+    async def reckon(self, lane: Lane) -> None:
+        """Look again at what lost replicas may still do at its mailbox: some may have been heard of. Raises SpoolError."""
+        usage = await self._scheduler.spool.usage(lane.name, self._scheduler.clock.now())
+        lane.limiter.owe(usage.debts)
+        if lane.trouble is not None and lane.trouble.code == _BLOCKED:
+            lane.quiet()
+            self._publish(lane, over=True)
+        self._tell_blocked(lane)
+        lane.wake.set()
+
+    def _tell_blocked(self, lane: Lane) -> None:
+        now = self._scheduler.clock.now()
+        until = lane.limiter.blocked_until(now)
+        if until > now:
+            lane.trouble, lane.trouble_since = _blocked(until - now), now
+            self._publish(lane)
 
     def learn_most(self, lane: Lane, recipients: int) -> None:
         """Exchange took no more than so many in one message: known from now on, after a restart as well."""

@@ -211,6 +211,8 @@ class Debt:
     """Wall seconds; afterwards its connections have ended for certain."""
     messages: int
     """Begun by it, and perhaps not complete yet."""
+    connections: int = 0
+    """Perhaps still open."""
 
 
 @dataclass(frozen=True, slots=True)

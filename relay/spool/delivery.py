@@ -28,6 +28,7 @@ from relay.spool.records import (
     as_json,
     ms,
     read_claim,
+    rows_of,
 )
 from relay.spool.states import DONE as DONE_WORD
 from relay.spool.states import message_state
@@ -54,45 +55,45 @@ def claim(connection: sqlite3.Connection, lane: str, limit: int, now_ms: int) ->
         f" LIMIT ?{SKIP})",
         (turn, lane_id, now_ms, limit),
     )
-    rows = connection.execute(
-        f"SELECT id, turn FROM message WHERE lane = ? AND state = 0 ORDER BY turn, id LIMIT ?{SKIP}",
-        (lane_id, limit),
-    ).fetchall()
+    rows = sorted(rows_of(connection, _NEXT, (lane_id, limit), 2))
     if not rows:
         return []
-    numbers = [number for number, _ in rows]
+    numbers = [number for _, number in rows]
     connection.execute(
         "UPDATE message SET state = 1, begun = NULL WHERE id IN (SELECT value FROM json_each(?))",
         (as_json(numbers),),
     )
-    if rows[-1][1] > turn:
-        connection.execute("UPDATE lane SET turn = ? WHERE id = ?", (rows[-1][1], lane_id))
+    if rows[-1][0] > turn:
+        connection.execute("UPDATE lane SET turn = ? WHERE id = ?", (rows[-1][0], lane_id))
     return load_claims(connection, numbers, now_ms)
+
+
+_NEXT = f"SELECT turn, id FROM message WHERE lane = ? AND state = 0 ORDER BY turn, id LIMIT ?{SKIP}"
+_CLAIMS = (
+    f"SELECT {CLAIM_COLUMNS} FROM message m JOIN lane l ON l.id = m.lane"
+    " WHERE m.id IN (SELECT value FROM json_each(?))"  # the second parameter
+)
+_UNFINISHED = (
+    "SELECT message, n, address, notify, orcpt, state FROM recipient"
+    " WHERE message IN (SELECT value FROM json_each(?)) AND state IN (0, 2, 3)"
+)
 
 
 def load_claims(connection: sqlite3.Connection, numbers: Sequence[int], now_ms: int) -> list[Claim]:
     """The claims of these messages, in this order."""
     found = {}
-    columns = CLAIM_COLUMNS.format(now=int(now_ms))
-    wanted = (as_json(list(numbers)),)
-    recipients = _unfinished(connection, numbers)
-    for row in connection.execute(
-        f"SELECT {columns} FROM message m JOIN lane l ON l.id = m.lane WHERE m.id IN (SELECT value FROM json_each(?))",
-        wanted,
-    ):
+    wanted = as_json(list(numbers))
+    recipients = _unfinished(connection, wanted)
+    for row in rows_of(connection, _CLAIMS, (int(now_ms), wanted), 18):
         found[row[0]] = read_claim(row, tuple(recipients.get(row[0], ())))
     return [found[number] for number in numbers if number in found]
 
 
-def _unfinished(connection: sqlite3.Connection, numbers: Sequence[int]) -> dict[int, list[Recipient]]:
+def _unfinished(connection: sqlite3.Connection, wanted: str) -> dict[int, list[Recipient]]:
     """The recipients to try; those that are held wait by themselves while others of the message are due."""
     due: dict[int, list[Recipient]] = {}
     held: dict[int, list[Recipient]] = {}
-    for number, address, notify, orcpt, state in connection.execute(
-        "SELECT message, address, notify, orcpt, state FROM recipient WHERE message IN (SELECT value FROM json_each(?))"
-        " AND state IN (0, 2, 3) ORDER BY message, n",
-        (as_json(list(numbers)),),
-    ):
+    for number, _, address, notify, orcpt, state in sorted(rows_of(connection, _UNFINISHED, (wanted,), 6)):
         (held if state == HELD else due).setdefault(number, []).append(Recipient(address, notify, orcpt))
     return held | due
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from relay.clock import Clock
+from relay.dburl import shown_url
 from relay.errors import SpoolError
 from relay.settings import SpoolSettings
 from relay.spool.contract import Spool
@@ -16,7 +17,7 @@ def build_spool(settings: SpoolSettings, clock: Clock | None = None) -> Spool:
     if settings.url.startswith("sqlite:"):
         return SqliteSpool(settings, clock)
     try:
-        from relay.spool.postgres import PostgresSpool, shown_url
+        from relay.spool.postgres import PostgresSpool
     except ImportError as error:
         raise SpoolError(
             "spool.url names PostgreSQL, and its driver is not installed",

@@ -7,8 +7,8 @@ on (SQLite) answers these questions trivially: `Alone`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -41,6 +41,8 @@ class Replica:
     state: str
     """working, or leaving."""
     me: bool = False
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Digests of its configuration, as it declared them; empty for an earlier release."""
 
 
 class Worker(NamedTuple):
@@ -61,6 +63,7 @@ class News:
     - ``hold``: holds were set or ended
     - ``replicas``: a replica came, left, or was given up; its lanes are free
     - ``memory``: the text remembered under the key named has changed
+    - ``debts``: connections of a lost replica have ended earlier than had to be expected
     - ``answer``: Exchange's answer for a client that waits at another replica: id, then the reply
     - ``again``: what was said meanwhile may have been missed: look at everything once
     - ``lost``: the others have given this replica up: what it had in hand is theirs; see `Group.rejoin`
@@ -83,8 +86,30 @@ class Group(Protocol):
         """The clock that all its replicas agree on; everything that is compared between them is by this one."""
         ...
 
+    @property
+    def replica_name(self) -> str:
+        """What this relay is called in the group; empty where there is none."""
+        ...
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        """Let the others know digests of this relay's configuration (`relay.likeness`), now and whenever it joins."""
+        ...
+
     def listen(self, hear: Hear) -> None:
         """Be told what the others do."""
+        ...
+
+    @property
+    def sure(self) -> bool:
+        """Whether this replica certainly takes part: the others have not given it up, and will not within moments."""
+        ...
+
+    async def assure(self) -> None:
+        """Make sure of that, before something that a replica which was given up must not do. Raises SpoolLost."""
+        ...
+
+    async def note_connections(self, lane: str, connections: int) -> None:
+        """Write down how many connections may be open at a lane's mailbox: whoever takes it over must reckon with them."""
         ...
 
     async def take(self, lane: str, *, anyway: bool = False) -> Taken:
@@ -136,9 +161,21 @@ class Alone:
     """`Group` for a spool that one relay works on."""
 
     shared = False
+    replica_name = ""
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        """Nobody compares it."""
+
+    sure = True
 
     def listen(self, hear: Hear) -> None:
         """Nobody will say anything."""
+
+    async def assure(self) -> None:
+        """Nobody else could have given it up."""
+
+    async def note_connections(self, lane: str, connections: int) -> None:
+        """Nobody takes it over."""
 
     async def take(self, lane: str, *, anyway: bool = False) -> Taken:
         """Every lane is its own."""

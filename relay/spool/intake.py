@@ -12,6 +12,7 @@ from relay.spool import ids
 from relay.spool.bodies import BodyFiles
 from relay.spool.contract import NewMessage
 from relay.spool.draft import OneUse
+from relay.spool.procedure import Procedure
 from relay.spool.records import QUEUED, as_json, columns, ms, pack_details
 from relay.spool.writer import plain_error
 
@@ -153,12 +154,12 @@ def insert_all(connection: sqlite3.Connection, rows: list[NewRow]) -> list[None]
     raises UnicodeEncodeError, as it would when bound by itself.
     """
     turns = Turns(connection)
-    messages = [message_values(row, *turns.take(row)) for row in rows]
-    turns.keep()
-    connection.execute(INSERT_MESSAGES, (as_json(messages),))
-    for some in _portions(rows):
-        _insert_contents(connection, some)
-    connection.execute(INSERT_RECIPIENTS, (as_json(recipient_values(rows)),))
+    messages = as_json([message_values(row, *turns.take(row)) for row in rows])
+    first, *more = _portions(rows)
+    recipients = as_json(recipient_values(rows))
+    STORING.run(connection, messages, *_contents(first), recipients, as_json(turns.last()))
+    for some in more:
+        connection.execute(_INSERT_CONTENTS, _contents(some))
     return [None] * len(rows)
 
 
@@ -187,6 +188,16 @@ _INSERT_CONTENTS = (
 )
 
 
+_KEEP_TURNS = f"INSERT OR REPLACE INTO source SELECT {columns(3)} FROM json_each(?)"
+STORING = Procedure(
+    "storing",
+    (INSERT_MESSAGES, (0,)),
+    (_INSERT_CONTENTS, (1, 2)),
+    (INSERT_RECIPIENTS, (3,)),
+    (_KEEP_TURNS, (4,)),
+)
+
+
 def message_values(row: NewRow, lane: int, turn: int, held: int) -> tuple[Any, ...]:
     """The columns of a new message."""
     message = row.message
@@ -209,8 +220,8 @@ def _portions(rows: list[NewRow]) -> Iterator[list[NewRow]]:
     yield some
 
 
-def _insert_contents(connection: sqlite3.Connection, rows: list[NewRow]) -> None:
-    """``substr`` counts from 1; a body that is a file is NULL, as is the part cut out at NULL."""
+def _contents(rows: list[NewRow]) -> tuple[str, bytes]:
+    """The values of `_INSERT_CONTENTS`. ``substr`` counts from 1; what is cut out at NULL is NULL: a body in a file."""
     cuts: list[tuple[int | None, ...]] = []
     pieces: list[bytes] = []
     at = 1
@@ -221,7 +232,7 @@ def _insert_contents(connection: sqlite3.Connection, rows: list[NewRow]) -> None
         cuts.append((row.number, row.size, at, len(header), *place, row.body_size))
         pieces += [header] if body is None else [header, body]
         at = start + len(body or b"")
-    connection.execute(_INSERT_CONTENTS, (as_json(cuts), b"".join(pieces)))
+    return as_json(cuts), b"".join(pieces)
 
 
 class Turns:
@@ -249,12 +260,13 @@ class Turns:
         lane, present, held_ms, held_since, last = found
         return lane, present if last is None else max(present, last + 1), held_ms, held_since
 
+    def last(self) -> list[tuple[int, str, int]]:
+        """Lane, source and the last turn given to it, to be written down."""
+        return [(found[0], source, found[1]) for (_, source), found in self._last.items()]
+
     def keep(self) -> None:
         """Write down the last turn of each source."""
-        self._connection.executemany(
-            "INSERT OR REPLACE INTO source VALUES (?,?,?)",
-            [(found[0], source, found[1]) for (_, source), found in self._last.items()],
-        )
+        self._connection.executemany("INSERT OR REPLACE INTO source VALUES (?,?,?)", self.last())
 
 
 _LANE_AND_SOURCE = (

@@ -301,8 +301,8 @@ def trace(
     values: list[Any] = [number if number is not None else like(bare) if bare else "", *within]
     condition = f"m.id BETWEEN ?2 AND ?3 AND {meant}"
     rows = connection.execute(
-        "SELECT m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details, m.size, m.subject,"
-        f" {HELD_LANE} FROM message m JOIN lane l ON l.id = m.lane WHERE {condition} ORDER BY m.id DESC LIMIT ?4",
+        "SELECT m.id, m.message_id, m.state, m.sender, m.received, m.client, l.name, m.details /*and by whom*/, m.size,"
+        f" m.subject, {HELD_LANE} FROM message m JOIN lane l ON l.id = m.lane WHERE {condition} ORDER BY m.id DESC LIMIT ?4",
         [*values, limit],
     ).fetchall()
     people = _recipients(connection, [row[0] for row in rows])
@@ -330,6 +330,8 @@ def _trace(
         first["user"] = details["c"][2]
     if details["n"]:
         first["repairs"] = "; ".join(details["n"])
+    if "r" in details:
+        first["replica"] = details["r"]
     events = [TraceEvent(received / 1000, "accepted", first)]
     for at, event, fields in connection.execute(
         "SELECT at, event, fields FROM event WHERE message = ? ORDER BY at", (number,)

@@ -11,15 +11,16 @@ import asyncio
 import contextlib
 import dataclasses
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from relay import events
 from relay.clock import Clock
+from relay.dburl import shown_url
 from relay.errors import SpoolBusy, SpoolError
 from relay.message import Body, BytesBody, Content, Outcome
 from relay.settings import SpoolSettings
@@ -40,10 +41,12 @@ from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
 from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
+from relay.spool.postgres_faults import plain_error
 from relay.spool.postgres_group import GroupSpool
-from relay.spool.postgres_link import Row, Statements, arguments, plain_error, prepare
+from relay.spool.postgres_link import Row, Statements, arguments, prepare
 from relay.spool.postgres_member import debts_of
-from relay.spool.postgres_place import take_place
+from relay.spool.postgres_newest import NewestPrimary
+from relay.spool.postgres_place import refuse_shared_sessions, take_place
 from relay.spool.postgres_rows import (
     CHUNK,
     ChunkBody,
@@ -56,7 +59,7 @@ from relay.spool.postgres_rows import (
 from relay.spool.postgres_schema import migrate
 from relay.spool.postgres_writer import PostgresWriter
 from relay.spool.reading import prefetch, stored_bytes
-from relay.spool.records import COUNTS, ms
+from relay.spool.records import COUNTS, event_times, ms
 from relay.spool.relational import WriteDown
 from relay.spool.states import State
 from relay.spool.together import Beginning, Ending, begin_all, is_plain, settle_plain
@@ -73,27 +76,21 @@ _ORPHAN_AGE = 86_400.0
 """Seconds after which a body whose message was never stored is forgotten: no client sends for so long."""
 
 
-def shown_url(url: str) -> str:
-    """The URL without a password in it."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, hosts = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}:***@{hosts}").geturl()
-
-
 class PostgresSpool(GroupSpool):
     """See `relay.spool.contract.Spool`."""
 
     def __init__(self, settings: SpoolSettings, clock: Clock | None = None) -> None:
         super().__init__(settings, clock)
         self._owner = False
-        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._pool: ConnectionPool[NewestPrimary] | None = None
         self._database = PostgresWriter(settings.url, self._member, self._greet)
         self._writer = self._database
         self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
         self._looking: asyncio.Task[None] | None = None
         self._orphans_until = 0.0
+        self._away_since: float | None = None
+        """When the database was first seen to be away, by our steady clock; None while it answers."""
+        self._said_away = False
 
     # opening and closing
 
@@ -106,6 +103,7 @@ class PostgresSpool(GroupSpool):
         name = f"relay {self._member.name} reading"
         self._pool = ConnectionPool(
             self._settings.url,
+            connection_class=NewestPrimary,
             kwargs=arguments(self._settings.url, name),
             configure=prepare,
             check=ConnectionPool.check_connection,
@@ -123,11 +121,23 @@ class PostgresSpool(GroupSpool):
             await self._look()
             if owner:
                 await self._take_part()
+            else:
+                await self._ask_time()
         except BaseException:
             await self.close()
             raise
         if owner:
             self._looking = asyncio.ensure_future(self._keep_looking())
+
+    async def _ask_time(self) -> None:
+        """For a command, which has no watch: what it writes down is by the server's clock, as all that replicas write."""
+        if self._steered is not None:
+            before = time.time()
+            server = await self._read(
+                lambda c: c.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+            )
+            least, most = float(server[0]) - time.time(), float(server[0]) - before
+            self._steered.offset = event_times.offset = min(max(0.0, least), most)
 
     async def _start_when_free(self) -> None:
         """Stands by while an older release has the spool, whatever else becomes of the database meanwhile."""
@@ -147,11 +157,14 @@ class PostgresSpool(GroupSpool):
 
     def _greet(self, connection: psycopg.Connection[Row]) -> None:
         """The writer's new connection: schema up to date, no older release at work, and known to the group."""
+        refuse_shared_sessions(connection, self._settings.url)
         migrate(connection)
         if self._owner:
             take_place(connection)
             if not self._member.fence:
                 self._member.join(connection)
+            else:
+                self._member.tell_config(Statements(connection).as_sqlite())
         self._member.introduce(connection)
 
     async def close(self) -> None:
@@ -170,8 +183,33 @@ class PostgresSpool(GroupSpool):
         """Notices that the database is away, and that it is back, also while nobody asks for anything."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            with contextlib.suppress(SpoolError):
+            try:
                 await self._look()
+            except SpoolError as error:
+                self._is_away(error)
+            else:
+                self._is_back()
+
+    def _is_away(self, error: SpoolError) -> None:
+        """Said once, with the second look: the first often hears only that a connection broke, and not yet why.
+
+        Where a local spool takes mail meanwhile, that says so.
+        """
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        elif not self._said_away:
+            self._said_away = True
+            if self._settings.local is None:
+                events.trouble(where="spool", what=f"no mail is taken: {error}", remedy=error.remedy)
+
+    def _is_back(self) -> None:
+        if self._away_since is not None:
+            away, self._away_since = time.monotonic() - self._away_since, None
+            said, self._said_away = self._said_away, False
+            if said and self._settings.local is None:
+                events.notice(
+                    what=f"the database of the spool answers again, after {away:.0f} s: mail is taken"
+                )
 
     async def _look(self) -> None:
         self._keep_time()

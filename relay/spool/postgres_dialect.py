@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from relay.spool.intake import INSERT_MESSAGES, INSERT_RECIPIENTS
-from relay.spool.together import FIND, SET_RECIPIENTS, TRACE
+from relay.spool.together import FIND, SET_RECIPIENTS, TRACE, USE
 
 _J = "jsonb_array_elements(?::jsonb) AS j(v)"
 
@@ -34,12 +34,19 @@ _WHOLE = {
         + f", 0 FROM {_J}"
     ),
     FIND: (
-        "SELECT m.id, m.state, m.begun, m.lane, false, m.size FROM message m"
+        "SELECT m.id, m.state, m.begun, m.lane, false, m.size,"
+        " (SELECT count(*) FROM recipient r WHERE r.message = m.id AND r.state NOT IN (5, 7)) FROM message m"
         " WHERE m.id IN (SELECT value::bigint FROM json_array_elements_text(?::json)) ORDER BY m.id FOR UPDATE"
     ),
     SET_RECIPIENTS: (
         "UPDATE recipient SET state = (v->>0)::smallint, code = (v->>1)::integer, text = v->>2"
         f" FROM {_J} WHERE message = (v->>3)::bigint AND address = v->>4 AND state IN (0, 2, 3)"
+    ),
+    USE: (
+        "INSERT INTO usage (lane, span, at, messages, recipients) SELECT "
+        + _fields("bigint", "integer", "bigint", "integer", "integer")
+        + f" FROM {_J} ON CONFLICT (lane, span, at) DO UPDATE SET messages = messages + excluded.messages,"
+        " recipients = recipients + excluded.recipients"
     ),
     TRACE: (
         "INSERT INTO event (message, at, event, fields) SELECT "
@@ -68,6 +75,10 @@ _WORDS = (
     ("SELECT at, event, fields FROM event",
      "SELECT at, event, CASE WHEN replica IS NULL THEN fields ELSE left(fields, -1)"
      " || CASE WHEN fields = '{}' THEN '' ELSE ',' END || '\"replica\":' || to_json(replica) || '}' END FROM event"),
+    # the first line of a trace is read from the message, as "r" among its details
+    ("m.details /*and by whom*/",
+     "CASE WHEN m.accepted_by IS NULL THEN m.details ELSE left(m.details, -1)"
+     " || ',\"r\":' || to_json(m.accepted_by) || '}' END"),
     # an upsert may mean the row that is there or the one that comes: PostgreSQL wants to be told
     ("SET messages = messages + ", "SET messages = usage.messages + "),
     ("recipients = recipients + excluded", "recipients = usage.recipients + excluded"),

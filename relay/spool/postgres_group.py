@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar, cast
 
 from relay import events
@@ -80,6 +80,19 @@ class GroupSpool(RelationalSpool):
 
     # taking part
 
+    @property
+    def replica_name(self) -> str:  # type: ignore[override]
+        return self._member.name
+
+    def declare(self, config: Mapping[str, str]) -> None:
+        self._member.config = as_json(dict(config))
+        if self._member.fence and not self._member.given_up:
+            self._work.spawn(self._tell_config())
+
+    async def _tell_config(self) -> None:
+        with contextlib.suppress(SpoolError):  # with the next connection then, see `_greet`
+            await self._as_member(self._member.tell_config)
+
     async def _take_part(self) -> None:
         """Stand in the group: to be seen, to hear, and not to leave what an earlier process of this host had."""
         self._watch.start()
@@ -103,10 +116,19 @@ class GroupSpool(RelationalSpool):
         ]:
             for other, seen, pid, present in dead:
                 if not present:
-                    await self._give_up(Missing(other, f"process {pid} of this host", seen, "it was ended"))
+                    why = Missing(other, f"process {pid} of this host", seen, "it was ended", silent=False)
+                    await self._give_up(why)
             if time.monotonic() >= deadline:
-                return
+                break
             await asyncio.sleep(0.05)
+        lost_before = await self._read(postgres_member.indebted_of_this_host)
+        await self._disconnected([other for other, pid in lost_before if _ended(other, 0.0, pid, False)])
+
+    async def _disconnected(self, fences: list[int]) -> None:
+        """Members that were given up, whose connections have ended for certain: nobody need wait for them any longer."""
+        if fences:
+            await self._writer.run(lambda c: postgres_member.disconnected(c, fences))
+            self._tell("debts")
 
     async def _take_leave(self) -> None:
         """This replica ends; what it had is told to be free."""
@@ -155,7 +177,7 @@ class GroupSpool(RelationalSpool):
         return guarded
 
     async def rejoin(self) -> None:
-        member = self._member
+        member, before = self._member, self._member.fence
 
         def join(connection: sqlite3.Connection) -> None:
             plain = cast("Statements", connection).connection
@@ -167,7 +189,20 @@ class GroupSpool(RelationalSpool):
             self._ids = self._new_ids(self._ids.last)
             self._watch.nudge()
             self._tell("replicas")
+            if self._watch.stood_still == before:  # else the network may have lost the end of its connections
+                await self._disconnected([before])
             events.notice(what=f"taking part again, as a new member of the group ({member.name})")
+
+    @property
+    def sure(self) -> bool:  # type: ignore[override]
+        return not self._member.given_up and self._watch.sure(self._member.fence)
+
+    async def assure(self) -> None:
+        if self.sure:
+            return
+        fence, steady, wall = self._member.fence, time.monotonic(), time.time()
+        await self._as_member(lambda c: postgres_member.beat(c, fence))
+        self._watch.confirm(fence, steady, wall)
 
     async def leaving(self) -> None:
         fence = self._member.fence
@@ -251,7 +286,9 @@ class GroupSpool(RelationalSpool):
     async def _give_up(self, missing: Missing) -> None:
         now, hold = ms(self.now()), self._settings.on_uncertain == "hold"
         found = await self._as_member(
-            lambda c: postgres_member.give_up(c, missing.fence, missing.seen, now, hold_uncertain=hold)
+            lambda c: postgres_member.give_up(
+                c, missing.fence, missing.seen, now, hold_uncertain=hold, silent=missing.silent
+            )
         )
         if found is None:
             return
@@ -277,6 +314,10 @@ class GroupSpool(RelationalSpool):
         if taken is Taken.MINE and fence == self._member.fence and not self._member.given_up:
             self._mine.add(lane)
         return taken
+
+    async def note_connections(self, lane: str, connections: int) -> None:
+        fence = self._member.fence
+        await self._as_member(lambda c: postgres_member.note_connections(c, lane, fence, connections))
 
     async def let_go(self, lane: str, *, idle: bool = False) -> None:
         fence = self._member.fence

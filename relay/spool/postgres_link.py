@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import psycopg
 
-from relay.errors import SpoolError, SpoolFull
 from relay.spool.postgres_dialect import bound, translate
+from relay.spool.postgres_faults import wrong_address
+from relay.spool.postgres_newest import NewestPrimary
 
 Row = tuple[Any, ...]
 
@@ -33,13 +34,14 @@ _SESSION = (
     "SET tcp_keepalives_interval = 3",
     "SET tcp_keepalives_count = 3",
 )
-_NO_ROOM = frozenset({"53100", "53200"})
-"""SQLSTATE disk_full and out_of_memory (PostgreSQL documentation, appendix A)."""
 
 
 def arguments(url: str, name: str) -> dict[str, Any]:
-    """What `psycopg.connect` is called with; with several hosts, the one that takes changes."""
-    given = psycopg.conninfo.conninfo_to_dict(url)
+    """What `psycopg.connect` is called with; with several hosts, the one that takes changes. Raises SpoolError."""
+    try:
+        given = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        raise wrong_address(url) from None
     return {
         "target_session_attrs": "read-write",
         "connect_timeout": CONNECT_SECONDS,
@@ -61,39 +63,14 @@ def prepare(connection: psycopg.Connection[Row]) -> None:
 
 
 def connect(url: str, name: str) -> psycopg.Connection[Row]:
-    """A connection in autocommit mode, ready for use. Raises psycopg.Error."""
-    connection: psycopg.Connection[Row] = psycopg.connect(**arguments(url, name))
+    """A connection in autocommit mode, ready for use. Raises psycopg.Error, SpoolError for a wrong address."""
+    connection = NewestPrimary.connect(**arguments(url, name))
     try:
         prepare(connection)
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def plain_error(error: BaseException) -> SpoolError:
-    """An error of the database as one of ours, in words for an administrator."""
-    if isinstance(error, SpoolError):
-        return error
-    if not isinstance(error, psycopg.Error):
-        return SpoolError(f"the spool failed: {error}")
-    words = " ".join(str(error).split()) or type(error).__name__
-    if error.sqlstate in _NO_ROOM:
-        return SpoolFull(
-            f"the database of the spool has no room: {words}", remedy="Free space on the database server."
-        )
-    if error.sqlstate in ("42501", "3F000"):
-        return SpoolError(
-            f"the database of the spool refuses: {words}",
-            remedy="Make the user of spool.url the owner of its database, or grant it CREATE there.",
-        )
-    if isinstance(error, psycopg.OperationalError):
-        return SpoolError(
-            f"the database of the spool cannot be used: {words}",
-            remedy="See that PostgreSQL runs and that spool.url names its host, database and user; "
-            "relay goes on by itself once it answers.",
-        )
-    return SpoolError(f"the database of the spool failed: {words}")
 
 
 class _Answer:

@@ -8,6 +8,7 @@ late it comes back. Its number (the fence) is never used again: taking part anew
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sqlite3
@@ -26,6 +27,9 @@ from relay.spool.records import as_json
 GHOSTS = 600_000
 """Milliseconds for which a lost replica's connections may still be open, and what it had begun may still be completed:
 Exchange ends an idle session after 5 to 10 minutes (m365: RFC 5321 section 4.5.3.2 has servers wait 5)."""
+LAST_REPLIES = 30_000
+"""The same for a replica whose sessions have ended: it was killed, and its connections with it; or it is cut off, lets its
+idle connections go, and waits for replies to what it had begun."""
 PRESENT = 0x72656C62
 """First key of the lock that each member's session holds, its fence being the second: "relb". It ends with the session."""
 FREE_FOR = 60
@@ -52,13 +56,15 @@ class Member:
     fence: int = 0
     given_up: bool = False
     """The others have given it up: it must write nothing more, until it has joined anew."""
+    config: str = ""
+    """Digests of its configuration, as JSON."""
 
     def join(self, connection: psycopg.Connection[Row]) -> None:
         """Take part, under a new fence."""
         row = connection.execute(
-            f"INSERT INTO replica SELECT nextval('replica_fence'), %s, %s, %s, %s, {_SERVER_TIME}, {_SERVER_TIME}"
-            " RETURNING fence",
-            (self.name, socket.gethostname(), os.getpid(), __version__),
+            "INSERT INTO replica (fence, name, host, pid, version, config, started, seen) SELECT"
+            f" nextval('replica_fence'), %s, %s, %s, %s, %s, {_SERVER_TIME}, {_SERVER_TIME} RETURNING fence",
+            (self.name, socket.gethostname(), os.getpid(), __version__, self.config),
         ).fetchone()
         assert row is not None
         self.fence = int(row[0])
@@ -70,6 +76,10 @@ class Member:
             "SELECT set_config('relay.fence', %s, false), set_config('relay.name', %s, false)",
             (str(self.fence), self.name if self.fence else ""),
         )
+
+    def tell_config(self, connection: sqlite3.Connection) -> None:
+        """It has another configuration since it joined."""
+        connection.execute("UPDATE replica SET config = ? WHERE fence = ?", (self.config, self.fence)).close()
 
 
 def lost(name: str) -> SpoolLost:
@@ -88,8 +98,8 @@ def take(connection: sqlite3.Connection, lane: str, fence: int, *, anyway: bool)
     """Become a free lane's worker; it is for those who have the fewest lanes, ``anyway`` for anybody."""
     if anyway or _has_fewest(connection, fence):
         connection.execute(
-            f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME} ON CONFLICT (kind, name)"
-            " DO UPDATE SET replica = excluded.replica, since = excluded.since WHERE lease.replica = 0",
+            f"INSERT INTO lease SELECT 'lane', ?, ?, {_SERVER_TIME}, 0 ON CONFLICT (kind, name) DO UPDATE"
+            " SET replica = excluded.replica, since = excluded.since, connections = 0 WHERE lease.replica = 0",
             (lane, fence),
         )
     row = connection.execute("SELECT replica FROM lease WHERE kind = 'lane' AND name = ?", (lane,)).fetchone()
@@ -132,6 +142,14 @@ def let_go(connection: sqlite3.Connection, lane: str, fence: int, *, idle: bool)
     )
 
 
+def note_connections(connection: sqlite3.Connection, lane: str, fence: int, connections: int) -> None:
+    """From now on its worker may have so many connections open at the lane's mailbox."""
+    connection.execute(
+        "UPDATE lease SET connections = ? WHERE kind = 'lane' AND name = ? AND replica = ?",
+        (connections, lane, fence),
+    )
+
+
 def _free(connection: sqlite3.Connection, whose: str, *values: int) -> None:
     """Leases of members that are no more."""
     connection.execute(f"DELETE FROM lease WHERE kind = 'task' AND {whose}", values)
@@ -159,20 +177,41 @@ def leave(connection: sqlite3.Connection, fence: int) -> None:
     connection.execute("SELECT fold_parts(false)").close()
 
 
+_OWE = (
+    "INSERT INTO debt (lane, until, connections, messages, fence, host, pid)"
+    " SELECT l.id, ?, {connections}, {messages}, lease.replica, ?, ? FROM lease JOIN lane l ON l.name = lease.name"
+    " CROSS JOIN LATERAL (SELECT count(*) FROM message m WHERE m.lane = l.id AND m.state = 1"
+    " AND m.replica = lease.replica AND m.begun IS NOT NULL) begun WHERE lease.kind = 'lane' AND lease.replica = ?"
+)
+
+
 def give_up(
-    connection: sqlite3.Connection, fence: int, seen: float, now_ms: int, *, hold_uncertain: bool
+    connection: sqlite3.Connection,
+    fence: int,
+    seen: float,
+    now_ms: int,
+    *,
+    hold_uncertain: bool,
+    silent: bool = True,
 ) -> Recovered | None:
-    """A replica that is lost takes no part any more; its work is anybody's. None: it has been heard of since ``seen``."""
+    """A replica that is lost takes no part any more; its work is anybody's. None: it has been heard of since ``seen``.
+
+    ``silent``: it may stand still, with all of its connections open; else its sessions have just ended.
+    """
     row = connection.execute(
-        "DELETE FROM replica WHERE fence = ? AND seen = ? RETURNING name", (fence, seen)
+        "DELETE FROM replica WHERE fence = ? AND seen = ? RETURNING name, host, pid", (fence, seen)
     ).fetchone()
     if row is None:
         return None
+    kept, replies = "lease.connections", now_ms + LAST_REPLIES
+    if not silent:
+        connection.execute(
+            _OWE.format(connections="least(lease.connections, begun.count)", messages="0"),
+            (replies, *row[1:], fence),
+        )
+        kept = "0"
     connection.execute(
-        "INSERT INTO debt SELECT l.id, ?, 1, (SELECT count(*) FROM message m WHERE m.lane = l.id AND m.state = 1"
-        " AND m.replica = ? AND m.begun IS NOT NULL) FROM lease JOIN lane l ON l.name = lease.name"
-        " WHERE lease.kind = 'lane' AND lease.replica = ?",
-        (now_ms + GHOSTS, fence, fence),
+        _OWE.format(connections=kept, messages="begun.count"), (now_ms + GHOSTS, *row[1:], fence)
     )
     _free(connection, "replica = ?", fence)
     who = f"the replica {row[0]} was lost"
@@ -199,6 +238,25 @@ def recover(
     )
 
 
+def beat(connection: sqlite3.Connection, fence: int) -> None:
+    """A sign of life: nobody gives this member up for the next seconds."""
+    connection.execute(f"UPDATE replica SET seen = {_SERVER_TIME} WHERE fence = ?", (fence,))
+
+
+def indebted_of_this_host(connection: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Lost members of this host whose connections may still be open: fence and process."""
+    return connection.execute(
+        "SELECT DISTINCT fence, pid FROM debt WHERE host = ? AND connections > 0", (socket.gethostname(),)
+    ).fetchall()
+
+
+def disconnected(connection: sqlite3.Connection, fences: list[int]) -> None:
+    """The connections of these lost members have certainly ended."""
+    connection.execute(
+        "UPDATE debt SET connections = 0 WHERE fence IN (SELECT value FROM json_each(?))", (as_json(fences),)
+    )
+
+
 def tidy(connection: sqlite3.Connection, now_ms: int) -> None:
     """Forget debts that are over, and add up what members that are gone have counted."""
     connection.execute("DELETE FROM debt WHERE until < ?", (now_ms,))
@@ -212,24 +270,34 @@ def tidy(connection: sqlite3.Connection, now_ms: int) -> None:
 def debts_of(connection: sqlite3.Connection, lane: str, now_ms: int) -> tuple[Debt, ...]:
     """What lost replicas may still do at this lane's mailbox."""
     rows = connection.execute(
-        "SELECT until, messages FROM debt WHERE lane = (SELECT id FROM lane WHERE name = ?) AND until > ? ORDER BY until",
+        "SELECT until, messages, connections FROM debt WHERE lane = (SELECT id FROM lane WHERE name = ?) AND until > ?"
+        " ORDER BY until",
         (lane, now_ms),
     )
-    return tuple(Debt(until / 1000, messages) for until, messages in rows)
+    return tuple(Debt(until / 1000, messages, connections) for until, messages, connections in rows)
 
 
 def replicas(connection: sqlite3.Connection, fence: int) -> list[Replica]:
     """All members, oldest first."""
     rows = connection.execute(
         "SELECT r.fence, r.name, r.version, r.host, r.pid, r.started, r.seen, r.leaving,"
-        " (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane')"
+        " (SELECT count(*) FROM lease WHERE lease.replica = r.fence AND lease.kind = 'lane'), r.config"
         " FROM replica r ORDER BY r.fence"
     ).fetchall()
     return [
         Replica(
-            name, version, host, pid, started, seen, lanes, "leaving" if leaving else "working", one == fence
+            name,
+            version,
+            host,
+            pid,
+            started,
+            seen,
+            lanes,
+            "leaving" if leaving else "working",
+            one == fence,
+            json.loads(config or "{}"),
         )
-        for one, name, version, host, pid, started, seen, leaving, lanes in rows
+        for one, name, version, host, pid, started, seen, leaving, lanes, config in rows
     ]
 
 

@@ -11,8 +11,8 @@ import time
 
 import psycopg
 
-from relay.errors import SpoolBusy
-from relay.spool.postgres_link import Row
+from relay.errors import SpoolBusy, SpoolError
+from relay.spool.postgres_link import Row, connect
 from relay.spool.postgres_schema import LOCKS, OWNING
 
 _STALLED = 20.0
@@ -28,6 +28,31 @@ _END_A_STALLED_ONE = (
     # a role may end sessions of its own (PostgreSQL documentation 9.27.2)
     f"SELECT pg_terminate_backend(a.pid){_HOLDER} AND clock_timestamp() - a.state_change > %s * interval '1 second'"
 )
+
+
+def refuse_shared_sessions(connection: psycopg.Connection[Row], url: str) -> None:
+    """Raises SpoolError for a pooler that gives a session's connection to others between two transactions.
+
+    Through a pooler the number of the server's process is another one than the client was told. If it is shared, a
+    second client gets this one's (PgBouncer takes the one that became free last), or this one gets another.
+    """
+    mine = _process(connection)
+    if mine == connection.info.backend_pid:
+        return
+    with connect(url, "relay looking") as second, second.transaction():
+        if _process(second) != mine and _process(connection) == mine:
+            return
+    raise SpoolError(
+        "spool.url leads to a pooler that shares connections between transactions; relay needs sessions of its own,"
+        " for their locks and for LISTEN",
+        remedy="Name the server itself in spool.url, or set pool_mode = session for this database in the pooler.",
+    )
+
+
+def _process(connection: psycopg.Connection[Row]) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def take_place(connection: psycopg.Connection[Row]) -> None:

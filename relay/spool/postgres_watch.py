@@ -30,6 +30,12 @@ _LOOK = 1.0
 """Seconds between signs of life."""
 _STUCK = 10.0
 """Seconds after which a process whose event loop does not answer gives no more signs of life."""
+SURE = 4.0
+"""Seconds after a sign of life during which nobody gives its member up: less than `GONE`."""
+_LAST_WORDS = 3.0
+"""Seconds between the last sign of life and the end of its session of a process that ended, and did not stand still before."""
+_STOOD_STILL = 5.0
+"""Seconds that a wait of one second may take until this process must have stood still."""
 _OFF = 1.0
 """Seconds by which this host's clock may differ from the server's before it is worth a word."""
 _BEAT = "UPDATE replica SET seen = extract(epoch FROM clock_timestamp()) WHERE fence = %s RETURNING seen::double precision"
@@ -53,6 +59,8 @@ class Missing:
     seen: float
     """Its last sign of life: should there be one since, it is not lost."""
     why: str
+    silent: bool = True
+    """It may stand still, with its connections open; else its process has ended, or is cut off from the database."""
 
 
 @dataclass(slots=True)
@@ -62,6 +70,13 @@ class _Peer:
     """When this sign of life was first seen; our steady clock."""
     gone: float | None = None
     """Since when its session is gone; our steady clock."""
+    new: bool = False
+    """The sign was made when it was seen, and not some time before."""
+
+    @property
+    def died(self) -> bool:
+        """Whether its session ended while it gave signs of life."""
+        return self.new and self.gone is not None and self.gone - self.since <= _LAST_WORDS
 
 
 class Peers:
@@ -82,10 +97,12 @@ class Peers:
         for fence, name, seen, present in rows:
             peer = self._known[fence]
             if seen != peer.seen:
-                peer.seen, peer.since = seen, now
+                peer.seen, peer.since, peer.new = seen, now, True
             peer.gone = None if present else peer.gone if peer.gone is not None else now
             if peer.gone is not None and now - max(peer.gone, peer.since) >= GONE:
-                missing.append(Missing(fence, name, seen, "its session with the database has ended"))
+                missing.append(
+                    Missing(fence, name, seen, "its session with the database has ended", not peer.died)
+                )
             elif now - peer.since >= SILENT:
                 missing.append(Missing(fence, name, seen, f"it has said nothing for {SILENT:.0f} s"))
         return missing, set(self._known) != before
@@ -112,6 +129,10 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._inside, self._outside = socket.socketpair()
         self._stopping = False
+        self._confirmed = (0, 0.0, 0.0)
+        """The last member that a sign of life was written down of; and when that was sent: steady and wall seconds."""
+        self.stood_still = 0
+        """The member as which this process stood still for long; its connections are as they were."""
         self.company = False
         """Whether there are other members: seen, or heard."""
         self.offset = 0.0
@@ -143,6 +164,15 @@ class Watch:
         if not self._stopping:
             self._outside.send(b".")
 
+    def sure(self, fence: int) -> bool:
+        """Whether that member has just given a sign of life; also the wall clock is asked: a machine may have slept."""
+        whose, steady, wall = self._confirmed
+        return whose == fence and time.monotonic() - steady < SURE and time.time() - wall < SURE
+
+    def confirm(self, fence: int, steady: float, wall: float) -> None:
+        """A sign of life was written down that was sent at that time."""
+        self._confirmed = (fence, steady, wall)
+
     # in the thread
 
     def _run(self) -> None:
@@ -173,10 +203,13 @@ class Watch:
 
     def _wait(self, files: list[int], seconds: float) -> bool:
         """Until one of these can be read, for so long at most; whether somebody wants it to look at once."""
+        began = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for file in (*files, self._inside.fileno()):
                 selector.register(file, selectors.EVENT_READ)
             ready = {key.fd for key, _ in selector.select(seconds)}
+        if time.monotonic() - began > _STOOD_STILL:
+            self.stood_still = self._member.fence
         if self._inside.fileno() not in ready:
             return False
         self._inside.recv(4096)
@@ -211,12 +244,13 @@ class Watch:
         if self._present_as != fence:
             connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (PRESENT, fence))
             self._present_as = fence
-        before = time.time()
+        steady, before = time.monotonic(), time.time()
         row = connection.execute(_BEAT, (fence,)).fetchone()
         after = time.time()
         if row is None:
             self._say(News("lost", str(fence)))
             return
+        self.confirm(fence, steady, before)
         self._compare(float(row[0]), before, after)
         missing, changed = self._peers.look(
             connection.execute(_OTHERS, (fence,)).fetchall(), time.monotonic()

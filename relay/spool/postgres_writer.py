@@ -20,7 +20,8 @@ import psycopg
 
 from relay import events
 from relay.errors import SpoolError, SpoolLost, SpoolUncertain
-from relay.spool.postgres_link import Row, Statements, connect, plain_error
+from relay.spool.postgres_faults import plain_error
+from relay.spool.postgres_link import Row, Statements, connect
 from relay.spool.postgres_member import Member, lost
 from relay.spool.writer import Waiting, Writer, answer_all, apply_all
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from relay.message import Client, Envelope, Recipient
@@ -36,8 +38,8 @@ COUNTS = "lane /*counts*/"
 
 CLAIM_COLUMNS = (
     "m.id, l.name, m.sender, m.client, m.received, m.size, m.attempts, m.message_id, m.pool, m.source, "
-    "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN {now} - m.held_since"
-    " ELSE l.held_ms - m.held_base + CASE WHEN l.held_since IS NULL THEN 0 ELSE {now} - l.held_since END END, "
+    "m.details, m.held_ms + CASE WHEN m.held_since IS NOT NULL THEN ?1 - m.held_since"
+    " ELSE l.held_ms - m.held_base + CASE WHEN l.held_since IS NULL THEN 0 ELSE ?1 - l.held_since END END, "
     "m.delay_noticed, m.direct, m.state, l.held_since IS NOT NULL, m.subject, m.hold_key"
 )
 
@@ -47,9 +49,32 @@ def ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
+_packed = json.JSONEncoder(separators=(",", ":")).encode
+_packed_plainly = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def as_json(value: Any) -> str:
     """Rows for a statement that reads them with ``json_each``."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _packed_plainly(value)
+
+
+def rows_of(
+    connection: sqlite3.Connection, statement: str, values: tuple[Any, ...], width: int
+) -> list[tuple[Any, ...]]:
+    """All rows of a SELECT of numbers and texts in ``width`` columns, in no order that could be relied on.
+
+    From SQLite they come as one JSON value: each row by itself would give up Python's lock, and have to win it back.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        return connection.execute(statement, values).fetchall()
+    found = connection.execute(_gathered(statement, width), values).fetchone()[0]
+    return [tuple(row) for row in json.loads(found)]
+
+
+@functools.lru_cache(maxsize=64)
+def _gathered(statement: str, width: int) -> str:
+    names = ", ".join(f"c{n}" for n in range(width))
+    return f"WITH found({names}) AS ({statement}) SELECT json_group_array(json_array({names})) FROM found"
 
 
 def columns(count: int) -> str:
@@ -60,15 +85,14 @@ def columns(count: int) -> str:
 def pack_details(message: NewMessage) -> str:
     """What no query asks for, as one JSON text."""
     client, envelope = message.client, message.envelope
-    return json.dumps(
+    return _packed(
         {
             "c": [client.port, client.helo, client.user, client.tls, client.listener],
             "e": [envelope.eight_bit, envelope.smtputf8, envelope.ret, envelope.envid],
             "f": message.header_from,
             "n": message.notes,
             "l": envelope.long_lines,
-        },
-        separators=(",", ":"),
+        }
     )
 
 
@@ -84,7 +108,7 @@ def unpack_envelope(sender: str, recipients: tuple[Recipient, ...], details: dic
     return Envelope(sender, recipients, eight_bit, smtputf8, ret, envid, long_lines=details.get("l", True))
 
 
-def read_claim(row: sqlite3.Row | tuple[Any, ...], recipients: tuple[Recipient, ...]) -> Claim:
+def read_claim(row: Sequence[Any], recipients: tuple[Recipient, ...]) -> Claim:
     """A row of CLAIM_COLUMNS and its unfinished recipients."""
     (number, lane, sender, address, received, size, attempts, message_id, pool, source, packed, held,
      noticed, direct, state, lane_held, subject, hold_key) = row  # fmt: skip
@@ -142,7 +166,7 @@ def add_event(connection: sqlite3.Connection, message: int, event: str, fields: 
 
 def event_row(message: int, event: str, fields: dict[str, str]) -> tuple[int, int, str, str]:
     """The columns of one line of a trace."""
-    return message, event_times.next(), event, json.dumps(fields, separators=(",", ":"))
+    return message, event_times.next(), event, _packed(fields)
 
 
 def like(text: str) -> str:

@@ -133,16 +133,16 @@ class Writer:
         return future
 
     async def run(self, change: Change[T]) -> T:
-        """Queue a change and wait; cancelling the caller does not undo it."""
-        return await asyncio.shield(self.submit(change))
+        """Queue a change and wait; cancelling the caller does not undo it (it only cancels the future)."""
+        return await self.submit(change)
 
     async def run_one_of(self, kind: Kind[P, T], value: P) -> T:
         """The same for a change with others of its kind."""
-        return await asyncio.shield(self.submit_one_of(kind, value))
+        return await self.submit_one_of(kind, value)
 
     async def run_between(self, change: Change[T]) -> T:
         """Run something between two transactions, on the writer's connection."""
-        return await asyncio.shield(self.submit(change, outside=True))
+        return await self.submit(change, outside=True)
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[None]) -> None:
         try:

@@ -105,6 +105,7 @@ def shown(request: web.Request, template: str, status: int = 200, **context: Any
         signed_in=session is not None,
         flashes=flashes,
         path=request.path,
+        replica=page.desk.spool.replica_name,
         now=page.desk.now(),
         **context,
     )

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.simulated import days, exchange
 from benchmarks.simulated.clock import EPOCH, SimulatedClock, run
 from benchmarks.simulated.world import HOUR, Layout, peak
-from relay.schedule import lane, loop
+from relay.schedule import loop, pace
 
 
 def test_simulated_time_jumps_to_the_next_timer_and_keeps_the_order():
@@ -39,7 +39,7 @@ def test_waiting_for_what_can_never_come_is_an_error_and_not_a_hang():
 
     with pytest.raises(RuntimeError, match="could ever happen"):
         run(work())
-    assert lane.time is time  # the machine's clock is back
+    assert pace.time is time  # the machine's clock is back
 
 
 def test_a_window_counts_what_is_in_it_and_nothing_else():

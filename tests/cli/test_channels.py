@@ -68,3 +68,30 @@ async def test_the_channel_of_one_that_was_killed_is_in_nobodys_way(shared, monk
     assert [path.name.split(".")[1] for path in channels(shared)] == ["alive"]
     assert (await asyncio.to_thread(ask, shared, "status"))["who"] == "alive"
     await alive.stop()
+
+
+async def test_a_reload_is_for_the_one_that_is_named_and_for_nobody_by_chance(shared, monkeypatch):
+    """Another replica's configuration read again is no help to who asked, who would believe that it was theirs."""
+    one = await started(shared, monkeypatch, "one", 11)
+    assert (await asyncio.to_thread(ask, shared, "reload", exactly=True))["who"] == "one"
+    monkeypatch.delenv("RELAY_REPLICA")
+    assert (await asyncio.to_thread(ask, shared, "reload", exactly=True))["who"] == "one"
+    two = await started(shared, monkeypatch, "two", 12)
+    assert (await asyncio.to_thread(ask, shared, "reload", exactly=True))["who"] == "two"
+    for name in ("", "three"):
+        monkeypatch.setenv("RELAY_REPLICA", name)
+        with pytest.raises(ControlError, match=r"one \(process 11\), two \(process 12\)") as caught:
+            await asyncio.to_thread(ask, shared, "reload", exactly=True)
+        assert "RELAY_REPLICA" in caught.value.remedy
+    await one.stop()
+    await two.stop()
+
+
+def test_the_name_of_a_channel_tells_nothing_of_the_password(shared):
+    def name(url: str) -> str:
+        return control_path(
+            dataclasses.replace(shared, spool=dataclasses.replace(shared.spool, url=url))
+        ).name
+
+    assert name("postgresql://u:hush@h/db") == name("postgresql://u:other@h/db")
+    assert name("postgresql://u@h/db") != name("postgresql://u@h/other")

@@ -128,6 +128,8 @@ ONE_FAULT = [
     ("", "spool: {url: 'sqlite:///:memory:'}\n", "spool.url", "survive"),
     ("", "spool: {url: 'mysql://a/b'}\n", "spool.url", "sqlite:////"),
     ("", "spool: {url: 'postgresql://host'}\n", "spool.url", "no database"),
+    ("", "spool: {url: 'postgresql://u@host:port/db'}\n", "spool.url", "a host or a port that cannot be one"),
+    ("", "spool: {url: 'postgresql://u:a/b@host/db'}\n", "spool.url", "PGPASSFILE"),
     ("", "spool: {local: 'sqlite:////x/local.db'}\n", "spool.local", "on this host's own disk already"),
     ("", "spool: {url: 'postgresql://h/db', local: 'postgresql://h/db'}\n", "spool.local", "not on this host's own disk"),
     ("", "spool: {url: 'postgresql://h/db', local: 'sqlite:///:memory:'}\n", "spool.local", "survive"),

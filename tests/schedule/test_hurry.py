@@ -28,17 +28,24 @@ class Recorded(SqliteSpool):
     def __init__(self, *words) -> None:
         super().__init__(*words)
         self.begun: list[str] = []
+        self.returned: list[str] = []
 
     async def begin(self, claim_id, now, recipients, sent=None) -> None:
         self.begun.append(claim_id)
         await super().begin(claim_id, now, recipients, sent)
 
+    async def unclaim(self, ids_) -> None:
+        self.returned += ids_
+        await super().unclaim(ids_)
+
 
 class House:
-    def __init__(self, folder, **limits) -> None:
+    def __init__(self, folder, batch: int = 30, **limits) -> None:
         self.spool = Recorded(spool_settings(folder))
-        self.courier = FakeCourier()
-        changed = upstream(limits=dataclasses.replace(LIMITS, **{"connections": 1, **limits}))
+        self.courier = FakeCourier(batch)
+        changed = upstream(
+            limits=dataclasses.replace(LIMITS, **{"connections": 1, **limits}), batch_size=batch
+        )
         self.scheduler = Scheduler(
             self.spool, self.courier, settings(folder, upstreams=(changed,)), SystemClock(),
             lambda claim: claim.header_from[0], FakePost(),
@@ -159,4 +166,26 @@ async def test_connections_without_mail_lend_their_attempts_to_the_one_that_has_
     await house.scheduler.stop(5.0)
     assert lane_.begun_ahead == 0
     assert [claim.id for claim in house.courier.sent] == sorted(claim.id for claim in house.courier.sent)
+    await house.spool.close()
+
+
+async def test_at_the_end_of_a_batch_another_connection_goes_on_with_what_is_written_down(fast, tmp_path):
+    """Each attempt is written down once, in its order, and none is taken back for the change of connections."""
+    house = House(tmp_path, batch=10, connections=2)
+    await house.open(40)
+    lane_ = house.scheduler.lanes[LANE]
+    async with asyncio.timeout(10):
+        while not lane_.spare:
+            await asyncio.sleep(0)
+    house.courier.gate.set()
+    await house.sent(9)
+    house.courier.gate.clear()
+    await begun(house, 12)  # this connection takes one more at most
+    house.courier.gate.set()
+    await house.sent(40)
+    await house.scheduler.stop(5.0)
+    sent = [claim.id for claim in house.courier.sent]
+    assert sent == sorted(sent) == house.spool.begun
+    assert (house.spool.returned, lane_.begun_ahead) == ([], 0)
+    assert len(house.courier.opened) >= 4
     await house.spool.close()

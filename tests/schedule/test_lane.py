@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,4 +91,22 @@ async def test_a_connection_is_woken_for_what_it_could_take_and_for_nothing_else
     assert not waiting.done()
     lane.finished(second)
     await asyncio.wait_for(waiting, 10)
+    assert taken(lane) == "2"
+
+
+async def test_what_is_handed_on_to_a_connection_that_is_cut_off_goes_back(lane):
+    lane.add([claim("1", "s", "a@x"), claim("2", "s", "a@x")], 0.0)
+    first = lane.take()
+    ended = []
+    leave = SimpleNamespace(claim=first, end=lambda: ended.append(first.id))
+    lane.begun_ahead = 1
+    waiting = asyncio.ensure_future(lane.wait_for_mail(30.0))
+    await asyncio.sleep(0)
+    assert lane.spare
+    assert lane.hand_on([leave])
+    assert not lane.hand_on([leave])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (lane.owed, ended, lane.begun_ahead) == ([first], ["1"], 0)
     assert taken(lane) == "2"

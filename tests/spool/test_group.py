@@ -212,6 +212,7 @@ async def test_the_successor_reckons_with_what_a_lost_replica_may_still_do(make,
     for _ in range(3):
         await accept(frozen)
     claims = await frozen.claim(LANE, 3, make.clock.now())
+    await frozen.note_connections(LANE, 2)
     for claim in claims[:2]:
         await frozen.begin(claim.id, make.clock.now(), 1)
     freeze(frozen)
@@ -225,8 +226,8 @@ async def test_the_successor_reckons_with_what_a_lost_replica_may_still_do(make,
         "counted as of now, not as of when they began"
     )
     assert limiter.limit == 28
-    assert limiter.in_debt(now) and limiter.in_debt(now + 599)
-    assert not limiter.in_debt(now + 600)
+    assert limiter.connections(now) == limiter.connections(now + 599) == 1, "of three that Exchange takes"
+    assert limiter.connections(now + 600) == 2
     assert limiter.limit == 30
     make.clock.advance(601)
     await other.tend(make.clock.now())
