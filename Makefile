@@ -5,7 +5,7 @@
 # make test-pythons-short  of that: the wheel, and the tests of the main job
 # make deb    the Debian package, in dist/ (docs/install.md)
 # make test-group  relays that share a PostgreSQL, killed, frozen, cut off: more of it than `make test` has time for (6 minutes)
-# make bench  speed and size beside Postfix, in under five minutes; make bench-long: the rest (docs/performance.md)
+# make bench  speed and size beside Postfix, in a few minutes: ends with the missed targets; make bench-long: the rest (docs/performance.md)
 # make audit  known vulnerabilities of the libraries in use (asks the internet)
 # make fuzz   coverage-guided fuzzing, FUZZ_SECONDS for each target
 PYTHON ?= python3

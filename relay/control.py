@@ -183,6 +183,11 @@ def ask(
             connection.sendall(json.dumps({**payload, "do": do, "key": key}).encode() + b"\n")
             with connection.makefile("rb") as file:
                 answer = json.loads(file.readline() or b"{}")
+        except TimeoutError as error:
+            raise ControlError(
+                f"the running relay has not answered within {timeout:.0f} s",
+                remedy="It stands still or is overloaded: look at its process (top, its log), and restart it if need be.",
+            ) from error
         except (OSError, ValueError) as error:
             raise ControlError(f"the running relay did not answer: {error}") from error
     if not answer.get("ok"):

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from relay import events, logs, supervisor
@@ -296,6 +296,10 @@ class Daemon:
                 where="start", what=f"systemd listens on {address} for relay, and no listener has that address",
                 remedy=f"Add `- bind: {address}` to listeners, or take it out of relay.socket: clients wait there in vain.",
             )  # fmt: skip
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside all else, until the stop."""
+        self._tasks.spawn(work)
 
     def dismiss(self, bind: str) -> None:
         """A listener that the configuration names no more ends; its connections have `DRAIN` to finish."""

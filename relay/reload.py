@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay import events, logs, supervisor
 from relay.config.faults import ConfigError
-from relay.errors import RelayError
+from relay.errors import RelayError, SpoolError
 from relay.likeness import digests
 from relay.rewrite.route import Router
 from relay.settings import Settings
@@ -16,6 +17,9 @@ from relay.tokens.entra import EntraTokens
 
 if TYPE_CHECKING:
     from relay.daemon import Daemon
+
+_AGAIN = 2.0
+"""Seconds between tries to put a configuration in force for waiting mail, when the spool was away at the reload."""
 
 Load = Callable[[], Settings]
 """Reads the configuration. Raises ConfigError."""
@@ -85,10 +89,31 @@ class Reload:
         daemon.spool.declare(digests(settings))
         for bind in set(daemon.listeners) - {one.bind for one in settings.listeners}:
             daemon.dismiss(bind)
-        await daemon.sort_out()
-        await daemon.scheduler.reload(settings)
-        await daemon.scheduler.drop_unused(daemon.router.uses)
         await daemon.pages.update()
+        try:
+            await self._apply_to_waiting()
+        except SpoolError as error:
+            daemon.spawn(self._apply_later(settings))
+            raise SpoolError(
+                f"the configuration is in force for new mail; mail that waits follows by itself later: {error}",
+                remedy=error.remedy,
+            ) from error
+
+    async def _apply_to_waiting(self) -> None:
+        """Mail that waits, its lanes and holds, by the settings in force. Raises SpoolError."""
+        daemon = self._daemon
+        await daemon.sort_out()
+        await daemon.scheduler.reload(daemon.settings)
+        await daemon.scheduler.drop_unused(daemon.router.uses)
+
+    async def _apply_later(self, settings: Settings) -> None:
+        """As soon as the spool answers, unless there is another configuration by then."""
+        while self._daemon.settings is settings:
+            await self._daemon.clock.sleep(_AGAIN)
+            with contextlib.suppress(SpoolError):
+                await self._apply_to_waiting()
+                events.notice(what="the configuration is in force for mail that waited, too")
+                return
 
     async def _adopt_tokens(self, settings: Settings) -> None:
         tokens = self._daemon.tokens

@@ -222,7 +222,7 @@ async def report(
             | ({"replica": workers[name].name if name in workers else None} if spool.shared else {})
             for name in names
         ],
-        "replica": next((one.name for one in replicas if one.me), None),
+        "replica": (spool.replica_name or None) if started is not None else None,
         "replicas": [replica_row(one, ours) for one in replicas],
         "holds": [hold_row(one) for one in afar.holds],
         "transports": [transport_row(one, choices.get(one.name)) for one in settings.upstreams],

@@ -39,6 +39,7 @@ from relay.spool.contract import (
 )
 from relay.spool.handover import Adopted, Handover, in_pieces
 from relay.spool.intake import NewRow
+from relay.spool.outage import Outage
 from relay.spool.postgres_adopt import NOTE, adopt, put_piece
 from relay.spool.postgres_draft import PostgresDraft
 from relay.spool.postgres_faults import plain_error
@@ -88,9 +89,7 @@ class PostgresSpool(GroupSpool):
         self._begin_all, self._settle_plain = self._for_members(begin_all), self._for_members(settle_plain)
         self._looking: asyncio.Task[None] | None = None
         self._orphans_until = 0.0
-        self._away_since: float | None = None
-        """When the database was first seen to be away, by our steady clock; None while it answers."""
-        self._said_away = False
+        self._outage = Outage(tells=settings.local is None)
 
     # opening and closing
 
@@ -186,30 +185,9 @@ class PostgresSpool(GroupSpool):
             try:
                 await self._look()
             except SpoolError as error:
-                self._is_away(error)
+                self._outage.away(error)
             else:
-                self._is_back()
-
-    def _is_away(self, error: SpoolError) -> None:
-        """Said once, with the second look: the first often hears only that a connection broke, and not yet why.
-
-        Where a local spool takes mail meanwhile, that says so.
-        """
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-        elif not self._said_away:
-            self._said_away = True
-            if self._settings.local is None:
-                events.trouble(where="spool", what=f"no mail is taken: {error}", remedy=error.remedy)
-
-    def _is_back(self) -> None:
-        if self._away_since is not None:
-            away, self._away_since = time.monotonic() - self._away_since, None
-            said, self._said_away = self._said_away, False
-            if said and self._settings.local is None:
-                events.notice(
-                    what=f"the database of the spool answers again, after {away:.0f} s: mail is taken"
-                )
+                self._outage.back()
 
     async def _look(self) -> None:
         self._keep_time()

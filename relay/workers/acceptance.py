@@ -281,8 +281,8 @@ class Acceptance:
             while one.paused and not self._stopping:
                 try:
                     await one.resume()
-                except OSError as error:
-                    events.trouble(where="helper process", what=str(error))
+                except Exception as error:  # whatever it is: nobody else accepts there
+                    events.trouble(where="helper process", what=f"{type(error).__name__}: {error}")
                     await asyncio.sleep(AGAIN[0])
 
     async def _see_end(self, deputy: Deputy) -> None:

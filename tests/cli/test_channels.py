@@ -95,3 +95,13 @@ def test_the_name_of_a_channel_tells_nothing_of_the_password(shared):
 
     assert name("postgresql://u:hush@h/db") == name("postgresql://u:other@h/db")
     assert name("postgresql://u@h/db") != name("postgresql://u@h/other")
+
+
+async def test_one_that_stands_still_is_told_from_one_that_is_not_there(shared):
+    frozen = socket.socket(socket.AF_UNIX)
+    frozen.bind(str(control_path(shared)))
+    frozen.listen()
+    with pytest.raises(ControlError, match=r"has not answered within 0 s") as caught:
+        await asyncio.to_thread(ask, shared, "status", timeout=0.2)
+    assert "restart it" in caught.value.remedy
+    frozen.close()

@@ -81,3 +81,26 @@ def test_no_client_is_refused_while_the_database_crashes_and_the_relay_is_killed
         traces = json.loads(relay.command("trace", message_id, "--json").stdout)
         # stored twice only for a client that was cut off before it heard its 250; delivered twice only if uncertain
         assert len(traces) == 1 and any(one["event"] == "uncertain" for one in traces[0]["events"]), traces
+
+
+def test_a_reload_while_the_database_is_away_reaches_waiting_mail_when_it_is_back(fast, relay, server):
+    """Its mailbox's upstream has another name now: without being told, the message would wait for ever."""
+    relay.start()
+    fast.change(exchange_down=True)
+    send(relay.port, mail(1))
+    until(lambda: relay.lane()["state"] == "slowed", what="Exchange is missed")
+    config = relay.folder / "config.yaml"
+    config.write_text(config.read_text().replace("server_name: Microsoft 365", "server_name: Contoso"))
+    server.stop()
+    try:
+        done = relay.command("reload", check=False)
+        assert done.returncode == 1
+        assert "in force for new mail; mail that waits follows" in done.stderr
+    finally:
+        server.start()
+    fast.change(exchange_down=False)
+    fast.arrived(1, 90)
+    until(
+        lambda: [one for one in relay.events("notice") if "mail that waited" in one["what"]],
+        what="the log says that it is in force for mail that waited",
+    )

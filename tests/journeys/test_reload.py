@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
@@ -136,3 +137,29 @@ def test_deferred_mail_of_a_mailbox_that_no_rule_uses_moves_at_a_restart(fast, m
     (arrived,) = fast.arrived(1)
     assert arrived["mailbox"] == "alerts@contoso.com"
     assert "scans@contoso.com" not in [one["mailbox"] for one in relay.status()["lanes"]]
+
+
+def test_a_storm_of_reloads_ends_with_what_the_file_says(fast, make_fast_relay):
+    """One after another: two at once would bind the same new port, or leave the older settings in force."""
+    relay, port = make_fast_relay("workers: always").start(), free_port()
+    config = relay.folder / "config.yaml"
+    plain = config.read_text()
+    more = plain + f"\nlisteners: [{{bind: '127.0.0.1:25'}}, {{bind: '127.0.0.1:{port}'}}]\n"
+    for number, text in enumerate((more, plain, more, plain, more)):
+        beside = config.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(config)
+        for _ in range(10):
+            relay.reload()
+            send(relay.port, mail(number))
+    until(lambda: listens(port), what="the file's listener")
+    send(port, mail(5))
+    fast.arrived(51)
+    assert [one["what"] for one in relay.events("trouble")] == []
+
+
+def listens(port: int) -> bool:
+    """Whether somebody greets there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as probe:
+        return probe.recv(3) == b"220"
+    return False

@@ -135,10 +135,10 @@ async def test_overview_of_a_group_names_its_replicas_and_who_works_what(site, m
         report = await status()
         lanes = [{**one, "replica": "pod-1"} for one in report["lanes"]]
         replicas = [
-            {**replica, "name": "pod-0", "state": "working", "me": True},
-            {**replica, "name": "pod-1", "state": "leaving", "me": False},
+            {**replica, "name": "pod-0", "state": "working", "me": True, "differs": []},
+            {**replica, "name": "pod-1", "state": "leaving", "me": False, "differs": ["senders"]},
         ]
-        return {**report, "lanes": lanes, "replicas": replicas}
+        return {**report, "lanes": lanes, "replicas": replicas, "replica": "pod-0"}
 
     alone = plain((await site.get("/")).text)
     monkeypatch.setattr(site.daemon, "status", of_a_group)
@@ -146,6 +146,8 @@ async def test_overview_of_a_group_names_its_replicas_and_who_works_what(site, m
     assert "worked by pod-1" in shown
     assert "Replica pod-0 this one 1 mailbox" in shown
     assert "Replica pod-1 leaving 1 mailbox" in shown
+    assert "other configuration: senders" in shown
+    assert "This relay, replica pod-0" in shown
     assert "Replica" not in alone and "worked by" not in alone
 
 

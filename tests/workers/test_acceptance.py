@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import os
 import re
+import resource
 import signal
 from collections import Counter
 from pathlib import Path
@@ -93,7 +94,7 @@ async def test_killed_under_load_nothing_that_was_answered_is_lost(tmp_path: Pat
         assert answered <= stored
         files = {entry.name for entry in (tmp_path / "spool.db.bodies").rglob("*") if entry.is_file()}
         assert files <= stored
-        assert any("ended unexpectedly" in str(one["what"]) for one in here.events("trouble"))
+        await until(lambda: any("ended unexpectedly" in str(one["what"]) for one in here.events("trouble")))
         async with here.client() as client:
             assert (await client.deliver(MAIL)).startswith("250")
         assert here.spool.room() > 0
@@ -172,6 +173,28 @@ async def test_a_full_spool_refuses_through_the_helper(tmp_path: Path) -> None:
             await client.ask("EHLO client")
             assert (await client.ask("MAIL FROM:<a@b.example> SIZE=2000000")).startswith("452 4.3.1")
             assert (await client.deliver(MAIL)).startswith("250")
+
+
+async def test_a_disk_that_fills_refuses_with_452_and_recovers(tmp_path: Path) -> None:
+    """For small mail the daemon finds out, for large the helper that writes the file: neither says 451, nothing is left."""
+    async with house(tmp_path) as here:
+        helper = await here.helper()
+        before = resource.prlimit(helper.pid, resource.RLIMIT_FSIZE)
+        pages = await here.spool._read(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+        await here.spool._writer.run(lambda c: c.execute(f"PRAGMA max_page_count = {pages}").fetchone())
+        resource.prlimit(helper.pid, resource.RLIMIT_FSIZE, (200_000, before[1]))
+        async with here.client() as client:
+            answer = await client.deliver(MAIL[:-3] + b"x" * 90_000 + b"\r\n.\r\n")
+            assert answer.startswith("452 4.3.1")
+            await client.ask("RSET")
+            assert (await client.deliver(LARGE)).startswith("452 4.3.1")
+            assert not any(one.is_file() for one in (tmp_path / "spool.db.bodies").rglob("*"))
+            await here.spool._writer.run(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+            resource.prlimit(helper.pid, resource.RLIMIT_FSIZE, before)
+            await client.ask("RSET")
+            assert (await client.deliver(LARGE)).startswith("250")
+        assert len(await here.stored()) == len(here.events("accepted"))
+        await until(lambda: here.spool._arriving == 0)
 
 
 async def test_a_pools_turns_are_taken_in_one_place(tmp_path: Path) -> None:
@@ -303,6 +326,6 @@ async def test_a_stuck_helper_is_ended_and_the_daemon_accepts(tmp_path: Path, mo
         os.kill(helper.pid, signal.SIGSTOP)
         async with here.client() as client:
             assert QUEUED.match(await client.deliver(MAIL))
-        await until(helper.ended.is_set)
+        trouble = await until(lambda: here.events("trouble"))
         assert helper.fault == "it does not answer"
-        assert "`workers: never`" in str(here.events("trouble"))
+        assert "`workers: never`" in str(trouble)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,3 +143,16 @@ async def test_events_are_counted_alone_while_the_daemon_does_not_keep_up(
         assert ("untold", {"rejected": 1000}) in two.came
         assert ("event", "error", "trouble", {"what": "this matters"}) in two.came
         assert not any(frame[:3] == ("event", "info", "rejected") for frame in two.came)
+
+
+async def test_what_a_thread_has_to_say_is_said_by_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library's warning may come from anywhere; the channel is the loop's own."""
+    said_by: list[int] = []
+    helper = Acceptor()
+    monkeypatch.setattr(helper, "_report", lambda: said_by.append(threading.get_ident()))
+    async with pair() as two:
+        helper._channel = two.mine
+        await asyncio.to_thread(helper._tell, "warning", "library", {"what": "from afar"})
+        await until(lambda: two.came)
+        assert two.came == [("event", "warning", "library", {"what": "from afar"})]
+        assert said_by == [threading.get_ident()]

@@ -260,3 +260,78 @@ async def test_a_message_is_answered_when_it_cannot_be_stored(
         assert await here.stored() == []
         await accepts(here)
         assert len(await here.stored()) == 1
+
+
+async def test_a_helper_that_dies_while_it_starts_is_told_and_another_waits_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process after process without a pause, each of which dies at once."""
+    monkeypatch.setattr(acceptance_module, "AGAIN", (30.0,))
+    run, started = Deputy._run, [0]
+
+    def killed(self: Deputy) -> socket.socket:
+        mine = run(self)
+        os.kill(self.pid, signal.SIGKILL)
+        started[0] += 1
+        return mine
+
+    monkeypatch.setattr(Deputy, "_run", killed)
+    async with house(tmp_path) as here:
+        (trouble,) = await until(lambda: here.events("trouble"))
+        assert "ended unexpectedly (killed by signal 9)" in str(trouble["what"])
+        await accepts(here)
+        await asyncio.wait_for(here.acceptance._try_to_begin(), 20)
+        assert started == [1]
+
+
+async def test_a_message_is_answered_once_it_is_stored_and_not_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the helper hands over is all there, the file of a large body too; it waits for the daemon's word."""
+    async with house(tmp_path) as here:
+        await here.helper()
+        loop = asyncio.get_running_loop()
+        held: list[tuple[Any, asyncio.Future[None]]] = []
+        take_in = here.spool.take_in
+
+        def hold(row: Any) -> asyncio.Future[None]:
+            held.append((row, loop.create_future()))
+            return held[-1][1]
+
+        monkeypatch.setattr(here.spool, "take_in", hold)
+        large = MAIL[:-3] + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 5000 + b".\r\n"
+        async with here.client() as client, here.client() as other:
+            waiting = asyncio.ensure_future(client.deliver(large))
+            await until(lambda: held)
+            row, future = held[0]
+            assert here.spool.bodies.path(row.number).stat().st_size == row.body_size
+            assert (await other.ask("NOOP")).startswith("250")
+            assert not waiting.done()
+            await take_in(row)
+            assert (await other.ask("NOOP")).startswith("250")
+            assert not waiting.done()
+            future.set_result(None)
+            assert (await waiting).startswith("250")
+
+
+async def test_listeners_are_taken_back_whatever_goes_wrong_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else accepts on them: it is tried until it works."""
+    monkeypatch.setattr(acceptance_module, "AGAIN", (0.01,))
+    async with house(tmp_path) as here:
+        await here.helper()
+        start, failed = here.server.start, [0]
+
+        async def starts() -> None:
+            failed[0] += 1
+            if failed[0] < 3:
+                raise RuntimeError("not just now")
+            await start()
+
+        monkeypatch.setattr(here.server, "start", starts)
+        await asyncio.wait_for(
+            here.acceptance.update(dataclasses.replace(here.settings, workers="never")), 30
+        )
+        assert [one["what"] for one in here.events("trouble")] == ["RuntimeError: not just now"] * 2
+        await accepts(here)
