@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from relay.config.load import load
+from tests.service import confined
 
 FOLDER = Path(__file__).parents[2] / "systemd"
 
@@ -48,3 +50,16 @@ def test_the_socket_holds_the_address_of_the_default_listener(tmp_path):
     assert re.search(
         rf"^ListenStream={re.escape(listener.bind)}$", (FOLDER / "relay.socket").read_text(), re.MULTILINE
     )
+
+
+def test_the_main_job_needs_no_system_call_that_the_unit_takes_away(tmp_path):
+    """Relay starts, takes mail and delivers it; and what the unit refuses is refused."""
+    script = [sys.executable, confined.__file__]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*script, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+
+    denied = run(sys.executable, "-c", "import os; os.nice(1)")
+    assert "PermissionError" in denied.stderr
+    done = run(sys.executable, "-m", "relay", "demo")
+    assert "6 of 6 messages arrived intact" in done.stdout, done.stdout + done.stderr
