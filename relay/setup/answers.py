@@ -14,7 +14,6 @@ from relay.setup.values import KINDS, Refused
 CLIENTS = ("host", "lan", "containers")
 """What connects: programs on this machine, devices of the local network, containers."""
 CREDENTIALS = ("client_secret", "certificate", "managed_identity", "federated_token_file", "user_login")
-OF_UPSTREAM = ("server_name", "from_email", "tenant_id", "client_id", "transport")
 PLACES = ("host", "port", "authority", "graph_url", "ca_file")
 """Where the services are, when they are not Microsoft's own: a simulator."""
 

@@ -12,7 +12,7 @@ from relay.clock import Clock
 from relay.errors import TokenError
 from relay.settings import Upstream
 from relay.tokens.asker import Asker
-from relay.tokens.choice import NAMES, OF_THE_CREDENTIAL, Choice
+from relay.tokens.choice import OF_THE_CREDENTIAL, Choice
 from relay.tokens.contract import Resource, Token
 
 
@@ -54,23 +54,6 @@ class EitherAsker:
             self._choice.worked(which, refused)
             return token
         raise _joined(refused)
-
-
-def try_one(upstream: Upstream, slot: str, clock: Clock, resource: Resource) -> TokenError | None:
-    """Why this one of `NAMES` gets no token, or None when it does: a second credential is best tried before it is needed.
-
-    Blocking; one request.
-    """
-    credential = upstream.credential if slot == NAMES[0] else upstream.next_credential
-    if credential is None:
-        raise ValueError(f"{upstream.name} has no {slot}")
-    try:
-        Asker(dataclasses.replace(upstream, credential=credential, next_credential=None), clock).fetch(
-            resource
-        )
-    except TokenError as error:
-        return error
-    return None
 
 
 def _joined(refused: dict[int, TokenError]) -> TokenError:

@@ -9,9 +9,7 @@ import pytest
 
 from relay.errors import TokenError
 from relay.settings import Certificate, ClientSecret, Secret
-from relay.tokens.away import away
 from relay.tokens.contract import Resource
-from relay.tokens.either import try_one
 from tests.tokens.fake_entra_server import (
     SECRET,
     FakeClock,
@@ -103,15 +101,6 @@ async def test_a_certificate_may_follow_a_secret_and_the_reverse(
     tokens = make(credential=OLD, next_credential=Certificate(file, None))
     assert (await tokens.token(Resource.SMTP)).value
     assert tokens.choice.faults[0].code == "secret-expired"
-
-
-async def test_a_check_can_try_each_by_itself(entra: FakeEntra, clock: FakeClock) -> None:
-    """Before the day on which it is needed."""
-    upstream = make_upstream(entra.authority, entra.ca_file, credential=NEW, next_credential=OLD)
-    first = await away(lambda: try_one(upstream, "credential", clock, Resource.SMTP), "test")
-    second = await away(lambda: try_one(upstream, "next_credential", clock, Resource.SMTP), "test")
-    assert first is None
-    assert second is not None and second.code == "secret-wrong"
 
 
 def test_the_rows_of_status_name_both(make: Make) -> None:

@@ -7,7 +7,6 @@ from aiohttp import web
 from relay.web.page import LIVE, asked, fragment, page_of, shown
 
 SHOWN = 100
-LEVELS = ("all", "warning")
 
 
 def add_routes(router: web.UrlDispatcher) -> None:
