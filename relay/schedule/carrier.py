@@ -281,8 +281,10 @@ class Carrier:
     async def _went_well(self, claim: Claim, report: Report, content: Content | None, now: float) -> None:
         try:
             done, answer = await self._judge(claim, report, content, now, False)
-            await self._scheduler.verdicts.after_report(self._lane, claim, report)
-            await self._settle(claim, done, report, now, answer)
+            try:
+                await self._scheduler.verdicts.after_report(self._lane, claim, report)
+            finally:  # the outcome is written down whatever becomes of that
+                await self._settle(claim, done, report, now, answer)
         except Exception as error:
             events.trouble(where=f"message {claim.id}", what=f"unexpected error: {error!r}", error=error)
 
