@@ -107,7 +107,6 @@ def main() -> int:
     began = time.monotonic()
     with kit.workshop() as folder:
         rows, unmeasured = _run(LONG if options.long else SHORT, folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
     kit.show(rows, out)
     print(f"{time.monotonic() - began:.0f} s; {out}")
     return kit.finish(rows, strict=options.strict, unmeasured=unmeasured)

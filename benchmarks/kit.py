@@ -281,7 +281,6 @@ def command(name: str, about: str, measure: Callable[[Path, int], list[Row]], ru
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with workshop() as folder:
         rows = measure(folder, options.runs)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     show(rows, options.out)
     sys.exit(finish(rows, strict=options.strict))
 
@@ -325,4 +324,5 @@ def show(rows: list[Row], out: Path | None) -> None:
         )
     if out is not None:
         about = {"python": platform.python_version(), "cpus": os.cpu_count(), "machine": platform.machine()}
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({"about": about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")

@@ -349,7 +349,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with kit.workshop() as folder:
         rows = measure(folder, options)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     kit.show(rows, options.out)
     return kit.finish(rows, strict=options.strict)
 

@@ -200,7 +200,6 @@ def main() -> int:
     )
     size = LONG if options.long else SHORT
     rows = measure(demand, options.licences, options.per_replica, size, options.pool)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     kit.show(rows, options.out)
     return kit.finish(rows, strict=options.strict)
 
